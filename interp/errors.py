@@ -1,0 +1,86 @@
+"""Every error this package raises on purpose.
+
+    InterpError
+    ├── SiteError         a site that does not parse, does not exist or is refused
+    ├── ModelError        a model that cannot be loaded or fails its self-check
+    │   └── CheckpointError   a checkpoint that is missing, corrupted or incomplete
+    ├── RunError          a run whose input, edit or size cannot work
+    │   └── BudgetError       a run that does not fit in memory
+    ├── PromptError       prompts, answers or positions that do not fit together
+    ├── MetricError       a metric that cannot be computed for these prompts
+    │   └── GapError          clean and corrupted scores too close to normalise by
+    └── ResultError       a result file that cannot be read or written
+
+Each message says what was given, what was expected and what to try. Catch
+``InterpError`` to catch them all; anything else that escapes is a bug.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "BudgetError",
+    "CheckpointError",
+    "GapError",
+    "InterpError",
+    "MetricError",
+    "ModelError",
+    "PromptError",
+    "ResultError",
+    "RunError",
+    "SiteError",
+    "nearest",
+]
+
+
+class InterpError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+
+class SiteError(InterpError):
+    """A site that does not parse, does not exist in this model, or is refused."""
+
+
+class ModelError(InterpError):
+    """A model that cannot be loaded, or that fails its self-check."""
+
+
+class CheckpointError(ModelError):
+    """A checkpoint that is missing, corrupted or incomplete."""
+
+
+class RunError(InterpError):
+    """A run whose input, edit or size cannot work."""
+
+
+class BudgetError(RunError):
+    """A run that does not fit in memory, whatever the batch size."""
+
+
+class PromptError(InterpError):
+    """Prompts, answers or positions that do not fit together."""
+
+
+class MetricError(InterpError):
+    """A metric that cannot be computed for these prompts."""
+
+
+class GapError(MetricError):
+    """Clean and corrupted scores are too close to normalise by their gap."""
+
+
+class ResultError(InterpError):
+    """A result file that cannot be read or written."""
+
+
+def nearest(given: str, valid: Iterable[str], *, n: int = 3) -> str:
+    """The ``n`` valid names that look most like ``given``, as text for an error.
+
+    >>> nearest("resid_prr", ["resid_pre", "resid_post", "z"], n=1)
+    "'resid_pre'"
+    """
+    names = list(dict.fromkeys(valid))
+    close = difflib.get_close_matches(given, names, n=n, cutoff=0.3) or names[:n]
+    return ", ".join(repr(name) for name in close)
