@@ -1,0 +1,238 @@
+"""Where a model keeps its parts: the modules that the taps hook.
+
+``anatomy(hf)`` looks the family up, follows its paths, and says for every
+point either which module carries it or why there is none. It only looks: the
+model is not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from interp.errors import ModelError
+from interp.sites import POINTS
+from interp.taps.families import FAMILIES, REFUSED_FAMILIES, Family
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Anatomy", "Block", "dissect"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The hookable modules of one block; None where the family has no such part."""
+
+    module: nn.Module
+    attn: nn.Module | None
+    qkv: tuple[nn.Module, ...]
+    o: nn.Module | None
+    mlp: nn.Module | None
+    up: nn.Module | None
+    gate: nn.Module | None
+    down: nn.Module | None
+    ln1: nn.Module | None
+    ln2: nn.Module | None
+    attn_branch: nn.Module | None  # its output is what attention adds to the residual
+    mlp_branch: nn.Module | None
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A model's parts and sizes. ``refused`` holds points that cannot be tapped, with reasons."""
+
+    hf: PreTrainedModel
+    family: Family
+    name: str
+    known: bool
+    blocks: tuple[Block, ...]
+    embed: nn.Module
+    pos_embed: nn.Module | None
+    ln_final: nn.Module | None
+    decoder: nn.Module
+    n_heads: int
+    n_kv_heads: int
+    d_model: int
+    d_head: int
+    n_ctx: int | None
+    parallel: bool
+    residual_multiplier: float
+    embedding_multiplier: float
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.blocks)
+
+    def configs(self) -> Iterator[Any]:
+        """The distinct config objects that modules of this model read."""
+        seen: dict[int, Any] = {}
+        for module in self.hf.modules():
+            config = getattr(module, "config", None)
+            if config is not None and hasattr(config, "_attn_implementation_internal"):
+                seen[id(config)] = config
+        yield from seen.values()
+
+
+def dissect(hf: PreTrainedModel) -> Anatomy:
+    """Find the parts of a Hugging Face causal language model.
+
+    Raises:
+        ModelError: the family is refused whole, or no stack of blocks is found.
+    """
+    config = hf.config.get_text_config()
+    name = config.model_type
+    if name in REFUSED_FAMILIES:
+        raise ModelError(f"models of type {name!r} are refused: {REFUSED_FAMILIES[name]}.")
+    decoder = _decoder(hf)
+    stack = _stack(decoder, config.num_hidden_layers, name)
+    family = FAMILIES.get(name)
+    known = family is not None
+    if family is None:
+        family = _guess(decoder, stack[0], name)
+    blocks = tuple(_block(module, family) for module in stack)
+    embed = _follow(decoder, "project_in") or _follow(decoder, family.embed)
+    heads = config.num_attention_heads
+    parallel = _parallel(family, config)
+    return Anatomy(
+        hf=hf,
+        family=family,
+        name=name,
+        known=known,
+        blocks=blocks,
+        embed=embed or hf.get_input_embeddings(),
+        pos_embed=_follow(decoder, family.pos_embed),
+        ln_final=_follow(decoder, family.ln_final),
+        decoder=decoder,
+        n_heads=heads,
+        n_kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        d_model=config.hidden_size,
+        d_head=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        n_ctx=getattr(config, "max_position_embeddings", None),
+        parallel=parallel,
+        residual_multiplier=float(getattr(config, "residual_multiplier", 1.0)),
+        embedding_multiplier=float(getattr(config, "embedding_multiplier", 1.0)),
+        refused=_refusals(family, blocks[0], decoder, known=known, parallel=parallel),
+    )
+
+
+def _decoder(hf: PreTrainedModel) -> nn.Module:
+    decoder = hf.get_decoder() if hasattr(hf, "get_decoder") else None
+    return hf.base_model if decoder is None else decoder
+
+
+def _stack(decoder: nn.Module, n_layers: int, name: str) -> nn.ModuleList:
+    for module in decoder.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n_layers:
+            return module
+    raise ModelError(
+        f"models of type {name!r} are not known, and no list of {n_layers} blocks was found in "
+        f"{type(decoder).__name__}: expected a decoder-only language model. "
+        f"Known types: {', '.join(sorted(FAMILIES))}."
+    )
+
+
+def _follow(root: nn.Module, path: str | None) -> Any:
+    """The submodule at a dotted path; None if the path or any part of it is missing."""
+    if path is None:
+        return None
+    return reduce(lambda m, part: None if m is None else getattr(m, part, None),
+                  path.split("."), root)  # fmt: skip
+
+
+def _block(module: nn.Module, family: Family) -> Block:
+    attn = _follow(module, family.attn)
+    mlp = _follow(module, family.mlp)
+    inside = module if family.mlp is None else mlp
+    up, gate, down = (
+        None if inside is None else _follow(inside, path)
+        for path in (family.up, family.gate, family.down)
+    )
+    qkv = tuple(_follow(attn, path) for path in family.qkv) if attn is not None else ()
+    return Block(
+        module=module,
+        attn=attn,
+        qkv=qkv if all(part is not None for part in qkv) else (),
+        o=None if attn is None else _follow(attn, family.o),
+        mlp=up if family.mlp is None else mlp,
+        up=up,
+        gate=gate,
+        down=down,
+        ln1=_follow(module, family.ln1),
+        ln2=_follow(module, family.ln2),
+        attn_branch=_follow(module, family.attn_norm) or attn,
+        mlp_branch=_follow(module, family.mlp_norm) or (down if family.mlp is None else mlp),
+    )
+
+
+def _parallel(family: Family, config: Any) -> bool:
+    if isinstance(family.parallel, str):
+        return bool(getattr(config, family.parallel, False))
+    return family.parallel
+
+
+_ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
+_MLP_NAMES = ("mlp", "feed_forward", "block_sparse_moe", "ffn")
+_LN_FINAL_NAMES = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f")
+
+
+def _guess(decoder: nn.Module, block: nn.Module, name: str) -> Family:
+    """A family for a type that is not listed: only the residual stream and its branches.
+
+    The self-check proves each of them, or they are refused.
+    """
+    attn = next((n for n in _ATTENTION_NAMES if hasattr(block, n)), "")
+    mlp = next((n for n in _MLP_NAMES if hasattr(block, n)), "")
+    ln_final = next((n for n in _LN_FINAL_NAMES if hasattr(decoder, n)), "")
+    post = hasattr(block, "pre_feedforward_layernorm") or not hasattr(block, "input_layernorm")
+    after_attn = post and hasattr(block, "post_attention_layernorm")
+    after_mlp = post and hasattr(block, "post_feedforward_layernorm")
+    reason = f"models of type {name!r} are not known: only the residual stream and its branches are"
+    inner = [p for p in POINTS if p not in _OUTER]
+    return Family(
+        attn=attn,
+        mlp=mlp,
+        ln_final=ln_final,
+        attn_norm="post_attention_layernorm" if after_attn else None,
+        mlp_norm="post_feedforward_layernorm" if after_mlp else None,
+        registry=False,
+        refused=dict.fromkeys(inner, reason),
+    )
+
+
+_OUTER = ("embed", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post", "logits")
+
+
+def _refusals(
+    family: Family, block: Block, decoder: nn.Module, *, known: bool, parallel: bool
+) -> dict[str, str]:
+    """Points this model does not have: the family's own list, and parts that are not there."""
+    refused = dict(family.refused)
+    if parallel:
+        refused["resid_mid"] = "attention and MLP run in parallel: nothing lies between them"
+    if not family.rotary:
+        reason = "this family has no rotary positions: q and k enter the scores as they are"
+        refused |= {"rot_q": reason + "; use q", "rot_k": reason + "; use k"}
+    if family.pos_embed is None:
+        refused["pos_embed"] = "this family adds no position embedding to the residual stream"
+    refused["mlp"] = "no dictionary is attached to this model"
+    parts = {
+        "ln1.scale": block.ln1, "ln1.normalized": block.ln1,
+        "ln2.scale": block.ln2, "ln2.normalized": block.ln2,
+        "q": block.qkv, "k": block.qkv, "v": block.qkv,
+        "attn_scores": block.attn, "pattern": block.attn,
+        "attn.input": block.attn, "attn_out": block.attn_branch, "z": block.o, "result": block.o,
+        "mlp.input": block.mlp, "mlp_out": block.mlp_branch,
+        "mlp_pre": block.gate if family.gate else block.up, "mlp_post": block.down,
+        "ln_final.scale": _follow(decoder, family.ln_final),
+        "ln_final.normalized": _follow(decoder, family.ln_final),
+    }  # fmt: skip
+    for point, part in parts.items():
+        if not part and not isinstance(part, nn.Module):
+            refused.setdefault(point, "the module that carries it is not in this model's blocks")
+    return refused

@@ -1,0 +1,96 @@
+"""The one attention function: eager attention that shows its scores and its pattern.
+
+Transformers looks the attention function up by name in ``ALL_ATTENTION_FUNCTIONS``
+on every call, so a function registered once under ``"interp"`` serves each model
+whose config names it for the length of a run. It computes what each family's own
+eager function computes, in the same order, so its results are equal to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from interp.taps.anatomy import Anatomy
+
+__all__ = ["NAME", "tapped_attention"]
+
+NAME: Final = "interp"
+
+#: What to call on the tensors inside one module's attention, keyed by point.
+Inner = Mapping[str, Callable[[Tensor], Tensor]]
+
+_inner: ContextVar[Mapping[nn.Module, Inner]] = ContextVar("attention taps")
+_softmax_float32: ContextVar[bool] = ContextVar("softmax in float32")
+
+
+def _attention(
+    module: nn.Module,
+    query: Float[Tensor, "batch head query d_head"],
+    key: Float[Tensor, "batch kv_head key d_head"],
+    value: Float[Tensor, "batch kv_head key d_head"],
+    attention_mask: Float[Tensor, "batch #head query key"] | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[Float[Tensor, "batch query head d_head"], Float[Tensor, "batch head query key"]]:
+    taps = _inner.get().get(module, {})
+
+    def tap(point: str, tensor: Tensor) -> Tensor:
+        return taps[point](tensor) if point in taps else tensor
+
+    query = tap("rot_q", query.transpose(1, 2)).transpose(1, 2)
+    key = tap("rot_k", key.transpose(1, 2)).transpose(1, 2)
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = torch.matmul(query, key.transpose(2, 3)) * scale
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if attention_mask is not None:
+        scores = scores + attention_mask[..., : key.shape[-2]]
+    scores = tap("attn_scores", scores)
+    dtype = torch.float32 if _softmax_float32.get() else None
+    pattern = torch.softmax(scores, dim=-1, dtype=dtype).to(value.dtype)
+    pattern = tap("pattern", pattern)
+    weights = nn.functional.dropout(pattern, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), pattern
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, _attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
+
+
+@contextmanager
+def tapped_attention(anatomy: Anatomy, inner: Mapping[nn.Module, Inner]) -> Iterator[None]:
+    """Route the model's attention through :func:`_attention` inside the ``with`` block.
+
+    With nothing to tap the model keeps the attention it was loaded with. The
+    configs are put back as they were, also after an exception.
+    """
+    if not inner:
+        yield
+        return
+    configs = list(anatomy.configs())
+    before = [config._attn_implementation_internal for config in configs]
+    tokens = (_inner.set(inner), _softmax_float32.set(anatomy.family.softmax_float32))
+    try:
+        for config in configs:
+            config._attn_implementation_internal = NAME
+        yield
+    finally:
+        for config, name in zip(configs, before, strict=True):
+            config._attn_implementation_internal = name
+        _inner.reset(tokens[0])
+        _softmax_float32.reset(tokens[1])

@@ -1,0 +1,179 @@
+"""Which module plays which part: one row of data for each model family.
+
+Paths are relative to a block (``ln1``), to its attention module (``qkv``,
+``o``) or to its MLP (``up``, ``gate``, ``down``); ``embed``, ``pos_embed`` and
+``ln_final`` are relative to the decoder. A new family is one row here and a
+line in the parity tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
+
+__all__ = ["FAMILIES", "REFUSED_FAMILIES", "Family"]
+
+NO_REGISTRY: Final = (
+    "this family computes attention in its own code, not through transformers' attention "
+    "registry, so its scores and pattern cannot be tapped"
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """The names of a block's parts. The defaults are Llama's.
+
+    Attributes:
+        qkv: three projections, or one fused projection.
+        layout: of a fused projection's output: ``"blocks"`` = all q, all k, all v;
+            ``"heads"`` = q, k, v of head 0, then of head 1, ...
+        gate: the gate projection; None if the MLP is not gated; equal to ``up`` if both are
+            fused in one projection (gate first).
+        attn_norm, mlp_norm: norms on the *output* of the branch (post-norm families).
+        parallel: attention and MLP read the same residual; a string names the config flag.
+        softmax_float32: whether eager attention softmaxes in float32 whatever the dtype.
+        registry: whether attention goes through ``ALL_ATTENTION_FUNCTIONS``.
+        norm_offset: 1 where RMSNorm multiplies by ``1 + weight``.
+        inplace_mlp_out: whether the block later adds to the MLP's output in place, so that a
+            reader must be handed a copy.
+        refused: points this family does not have, each with the reason.
+    """
+
+    attn: str = "self_attn"
+    qkv: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
+    layout: Literal["split", "blocks", "heads"] = "split"
+    o: str = "o_proj"
+    mlp: str | None = "mlp"
+    up: str | None = "up_proj"
+    gate: str | None = "gate_proj"
+    down: str | None = "down_proj"
+    ln1: str | None = "input_layernorm"
+    ln2: str | None = "post_attention_layernorm"
+    attn_norm: str | None = None
+    mlp_norm: str | None = None
+    embed: str = "embed_tokens"
+    pos_embed: str | None = None
+    ln_final: str = "norm"
+    rotary: bool = True
+    parallel: bool | str = False
+    softmax_float32: bool = True
+    registry: bool = True
+    norm_offset: int = 0
+    inplace_mlp_out: bool = False
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+def _refuse(reason: str, *points: str) -> dict[str, str]:
+    return dict.fromkeys(points, reason)
+
+
+LLAMA: Final = Family()
+GPT2: Final = Family(
+    attn="attn", qkv=("c_attn",), layout="blocks", o="c_proj",
+    up="c_fc", gate=None, down="c_proj", ln1="ln_1", ln2="ln_2",
+    embed="wte", pos_embed="wpe", ln_final="ln_f", rotary=False, softmax_float32=False,
+)  # fmt: skip
+NEOX: Final = Family(
+    attn="attention", qkv=("query_key_value",), layout="heads", o="dense",
+    up="dense_h_to_4h", gate=None, down="dense_4h_to_h",
+    embed="embed_in", ln_final="final_layer_norm", parallel="use_parallel_residual",
+)  # fmt: skip
+OPT: Final = Family(
+    o="out_proj", mlp=None, up="fc1", gate=None, down="fc2",
+    ln1="self_attn_layer_norm", ln2="final_layer_norm",
+    pos_embed="embed_positions", ln_final="final_layer_norm", rotary=False,
+)  # fmt: skip
+PHI: Final = Family(
+    o="dense", up="fc1", gate=None, down="fc2", ln2=None,
+    ln_final="final_layernorm", parallel=True,
+    refused=_refuse("attention and MLP share one norm, which is ln1", "ln2.scale", "ln2.normalized"),
+)  # fmt: skip
+PHI3: Final = Family(qkv=("qkv_proj",), layout="blocks", up="gate_up_proj", gate="gate_up_proj")
+GEMMA: Final = Family(norm_offset=1)
+GEMMA2: Final = Family(
+    ln2="pre_feedforward_layernorm", attn_norm="post_attention_layernorm",
+    mlp_norm="post_feedforward_layernorm", norm_offset=1,
+)  # fmt: skip
+OLMO2: Final = Family(
+    ln1=None, ln2=None, attn_norm="post_attention_layernorm", mlp_norm="post_feedforward_layernorm",
+    refused=_refuse(
+        "this family normalises what a branch writes, not what it reads",
+        "ln1.scale", "ln1.normalized", "ln2.scale", "ln2.normalized",
+    ),
+)  # fmt: skip
+MIXTRAL: Final = Family(
+    up=None, gate=None, down=None,
+    refused=_refuse(
+        "this block is a mixture of experts: neurons belong to experts that are routed per "
+        "token, so there is no [batch, pos, d_mlp] tensor",
+        "mlp_pre", "mlp_post",
+    ),
+)  # fmt: skip
+_OWN_ATTENTION: Final = _refuse(NO_REGISTRY, "rot_q", "rot_k", "attn_scores", "pattern")
+GPTJ: Final = Family(
+    attn="attn", o="out_proj", up="fc_in", gate=None, down="fc_out", ln1="ln_1", ln2=None,
+    embed="wte", ln_final="ln_f", parallel=True, registry=False,
+    refused={**_OWN_ATTENTION, **PHI.refused},
+)  # fmt: skip
+GPT_NEO: Final = Family(
+    attn="attn.attention", o="out_proj", up="c_fc", gate=None, down="c_proj",
+    ln1="ln_1", ln2="ln_2", embed="wte", pos_embed="wpe", ln_final="ln_f", rotary=False,
+    registry=False, refused=_OWN_ATTENTION,
+)  # fmt: skip
+BLOOM: Final = Family(
+    attn="self_attention", qkv=("query_key_value",), layout="heads", o="dense",
+    up="dense_h_to_4h", gate=None, down="dense_4h_to_h", embed="word_embeddings_layernorm",
+    ln_final="ln_f", rotary=False, registry=False,
+    refused={
+        **_OWN_ATTENTION,
+        **_refuse(
+            "this family's attention and MLP modules add the residual themselves, so a branch "
+            "has no tensor of its own",
+            "attn_out", "mlp_out", "resid_mid", "result",
+        ),
+    },
+)  # fmt: skip
+FALCON: Final = Family(
+    attn="self_attention", qkv=("query_key_value",), o="dense",
+    up="dense_h_to_4h", gate=None, down="dense_4h_to_h", ln2=None,
+    embed="word_embeddings", ln_final="ln_f", parallel="parallel_attn", registry=False,
+    inplace_mlp_out=True,
+    refused={
+        **_OWN_ATTENTION,
+        **PHI.refused,
+        **_refuse("this family's fused q, k, v layout differs by version", "q", "k", "v"),
+    },
+)  # fmt: skip
+
+#: Families known to work, by ``config.model_type``.
+FAMILIES: Final[dict[str, Family]] = {
+    "gpt2": GPT2,
+    "gpt_neox": NEOX,
+    "llama": LLAMA,
+    "mistral": LLAMA,
+    "qwen2": LLAMA,
+    "qwen3": LLAMA,
+    "gemma": GEMMA,
+    "gemma2": GEMMA2,
+    "gemma3_text": GEMMA2,
+    "olmo": LLAMA,
+    "olmo2": OLMO2,
+    "opt": OPT,
+    "phi": PHI,
+    "phi3": PHI3,
+    "granite": LLAMA,
+    "smollm3": LLAMA,
+    "stablelm": replace(LLAMA, parallel="use_parallel_residual"),
+    "mixtral": MIXTRAL,
+    "gptj": GPTJ,
+    "gpt_neo": GPT_NEO,
+    "bloom": BLOOM,
+    "falcon": FALCON,
+}
+
+#: Families refused whole, each with the reason.
+REFUSED_FAMILIES: Final[dict[str, str]] = {
+    "gpt_oss": "its attention has sinks (a learned extra softmax column), so the rows of its "
+    "pattern do not sum to one, and no site of it is checked yet",
+}
