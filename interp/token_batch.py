@@ -1,0 +1,122 @@
+"""A padded batch of token ids that knows its padding.
+
+Positions are counted among *real* tokens, negative ones from the end, so
+``batch.column(-1)`` is each prompt's last token whichever side is padded.
+A *column* is an index into the tensor; a *position* is what a person means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from interp.errors import PromptError
+
+__all__ = ["TokenBatch"]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBatch:
+    """Token ids of several prompts, padded to one width on one side.
+
+    Attributes:
+        ids: token ids; what stands at padded places does not matter.
+        mask: True where a token is real.
+    """
+
+    ids: Int[Tensor, "batch pos"]
+    mask: Bool[Tensor, "batch pos"]
+
+    def __post_init__(self) -> None:
+        ids, mask = self.ids, self.mask
+        if ids.ndim != 2 or ids.numel() == 0:
+            raise PromptError(
+                f"token ids have shape {list(ids.shape)}, expected a non-empty [batch, pos]. "
+                "Pass at least one prompt with at least one token."
+            )
+        if ids.dtype not in (torch.int64, torch.int32):
+            raise PromptError(
+                f"token ids have dtype {ids.dtype}, expected integers (torch.int64). "
+                "Convert them with ids.long()."
+            )
+        if mask.shape != ids.shape or mask.dtype != torch.bool:
+            raise PromptError(
+                f"the mask is {mask.dtype} {list(mask.shape)}, expected torch.bool "
+                f"{list(ids.shape)}, True where a token is real. Try attention_mask.bool()."
+            )
+        bad = [row for row, real in enumerate(mask.tolist()) if not _one_span(real)]
+        if bad:
+            raise PromptError(
+                f"prompt {bad[0]} has mask {mask[bad[0]].int().tolist()}, expected one unbroken "
+                "run of real tokens with padding on one side only. Pad on the left or on the right."
+            )
+
+    @classmethod
+    def of(cls, ids: Int[Tensor, "*batch pos"]) -> TokenBatch:
+        """A batch of unpadded ids, taken as they are; one row may come without its batch axis."""
+        rows = ids[None] if ids.ndim == 1 else ids
+        return cls(rows, torch.ones_like(rows, dtype=torch.bool))
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+    def __repr__(self) -> str:
+        pad = ", padded" if self.padded else ""
+        return f"TokenBatch({self.ids.shape[0]} × {self.ids.shape[1]} tokens{pad})"
+
+    @property
+    def padded(self) -> bool:
+        """Whether any row has padding."""
+        return not bool(self.mask.all())
+
+    @property
+    def n_real(self) -> Int[Tensor, " batch"]:
+        """Number of real tokens of each row, BOS included."""
+        return self.mask.sum(-1)
+
+    @property
+    def first(self) -> Int[Tensor, " batch"]:
+        """Column of each row's first real token."""
+        return self.mask.int().argmax(-1)
+
+    def column(self, position: int | Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+        """The column of a position counted among real tokens, negative from the end.
+
+        >>> batch = TokenBatch(torch.tensor([[0, 7, 8]]), torch.tensor([[False, True, True]]))
+        >>> batch.column(0), batch.column(-1)
+        (tensor([1]), tensor([2]))
+        """
+        length = self.n_real
+        where = torch.as_tensor(position, device=length.device).expand_as(length)
+        outside = (where < -length) | (where >= length)
+        if outside.any():
+            row = int(outside.int().argmax())
+            n = int(length[row])
+            raise PromptError(
+                f"position {int(where[row])} is outside prompt {row}, which has {n} tokens: "
+                f"expected {-n} to {n - 1}. Negative positions count from the end."
+            )
+        return self.first + where % length
+
+    def position_ids(self) -> Int[Tensor, "batch pos"]:
+        """Position of every column among real tokens, 0 at padding on the left."""
+        return (self.mask.long().cumsum(-1) - 1).clamp(min=0)
+
+    def to(self, device: str | torch.device) -> TokenBatch:
+        return TokenBatch(self.ids.to(device), self.mask.to(device))
+
+    def rows(self, index: int | slice | Sequence[int] | Int[Tensor, " rows"]) -> TokenBatch:
+        """Some rows at the same width; a single row keeps its batch axis."""
+        if isinstance(index, int):
+            index = [index]
+        return TokenBatch(self.ids[index], self.mask[index])
+
+
+def _one_span(real: list[bool]) -> bool:
+    """Whether the real tokens are one unbroken run that touches an end of the row."""
+    starts = sum(b and not a for a, b in zip([False, *real], real, strict=False))
+    return starts == 1 and (real[0] or real[-1])
