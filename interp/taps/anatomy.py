@@ -7,9 +7,10 @@ model is not touched.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -68,6 +69,11 @@ class Anatomy:
     @property
     def n_layers(self) -> int:
         return len(self.blocks)
+
+    @cached_property
+    def forward_takes(self) -> frozenset[str]:
+        """Names of the arguments that the model's forward has."""
+        return frozenset(inspect.signature(self.hf.forward).parameters)
 
     def configs(self) -> Iterator[Any]:
         """The distinct config objects that modules of this model read."""
