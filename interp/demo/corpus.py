@@ -1,0 +1,133 @@
+"""The demo corpus: rows of text and rows of repeated random tokens, written by rules.
+
+A row is ``<bos>`` and then as many documents as fit into the context. Most rows hold sentences:
+facts, two people and a gift, spans of years, questions with lettered options, filler. The others
+hold random spans of the vocabulary, each written two or three times over: only copying predicts the
+repeats, and it is what makes induction heads form. The first time through a span nothing
+could predict it, so it does not count in the loss.
+
+The rows of step ``t`` are a function of the seed and ``t`` alone, so a run that was interrupted
+goes on with exactly the rows it would have read.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from interp.demo.recipe import Recipe
+from interp.demo.vocabulary import word_ids
+from interp.prompts import facts
+from interp.prompts.greater_than import greater_than_text
+from interp.prompts.ioi import ioi_text
+from interp.prompts.mcq import mcq_text
+from interp.prompts.templates import fill, load_table
+
+__all__ = ["IGNORED", "batch", "document", "repeated_rows"]
+
+#: Label of a token that does not count in the loss.
+IGNORED = -100
+
+
+def batch(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, *, seed: int, step: int
+) -> tuple[Int[Tensor, "row pos"], Int[Tensor, "row pos"]]:
+    """The token rows of one training step, and their labels (the same, or ``IGNORED``)."""
+    source = random.Random(f"{seed}/{step}")
+    kinds = [source.random() < recipe.mixture.repeats for _ in range(recipe.rows)]
+    two_only = step < recipe.two_options_until * recipe.steps
+    texts = [_text_row(recipe, source, two_only) for repeats in kinds if not repeats]
+    encoded = iter([_encode(tokenizer, text, recipe.context) for text in texts])
+    words = word_ids(tokenizer)
+    rows, labels = [], []
+    for repeats in kinds:
+        if repeats:
+            row, label = _repeat_row(recipe, source, tokenizer.bos_token_id, words)
+        else:
+            row = label = next(encoded)
+        rows.append(row)
+        labels.append(label)
+    return torch.tensor(rows), torch.tensor(labels)
+
+
+def document(recipe: Recipe, source: random.Random, *, two_options: bool = False) -> str:
+    """One sentence or question with its answer, of a kind drawn from the mixture."""
+    weights = recipe.mixture.documents
+    kind = source.choices(list(weights), list(weights.values()))[0]
+    if kind == "facts":
+        return _fact(recipe, source)
+    if kind == "mcq":
+        return mcq_text(source, options=2 if two_options else source.randint(2, 4))
+    simple: dict[str, Callable[[random.Random], str]] = {
+        "ioi": ioi_text,
+        "greater_than": greater_than_text,
+        "filler": _filler,
+    }
+    return simple[kind](source)
+
+
+def repeated_rows(
+    tokenizer: PreTrainedTokenizerFast, *, rows: int, period: int, seed: int
+) -> Int[Tensor, "row pos"]:
+    """Rows of ``<bos>`` and ``period`` random tokens written twice, to measure copying on."""
+    source = random.Random(f"repeated/{seed}")
+    words = word_ids(tokenizer)
+    spans = [source.choices(words, k=period) for _ in range(rows)]
+    return torch.tensor([[tokenizer.bos_token_id, *span, *span] for span in spans])
+
+
+def _text_row(recipe: Recipe, source: random.Random, two_options: bool) -> str:
+    """Documents with a full stop after each, until they fill the context."""
+    row: list[str] = []
+    length = 0
+    while length < recipe.context:
+        row.append(document(recipe, source, two_options=two_options) + ".")
+        length += row[-1].count(" ") + 1
+    return " ".join(row)
+
+
+def _fact(recipe: Recipe, source: random.Random) -> str:
+    """A sentence about a country, from a cell that is not held out."""
+    others = [name for name in facts.relation_names() if name != "capital"]
+    name = "capital" if source.random() < recipe.mixture.capital else source.choice(others)
+    relation = facts.relation(name)
+    country = source.choice(facts.countries())
+    backwards = bool(relation.reverse_templates) and source.random() < recipe.mixture.reverse
+    if backwards and not facts.is_forward_only(country["country"]):
+        template = source.choice(relation.reverse_templates)
+    else:
+        template = source.choice(facts.trained_templates(name, country["country"]))
+    return fill(template, {"subject": country["country"], "object": country[name]})[0]
+
+
+def _filler(source: random.Random) -> str:
+    """A plain sentence; its words say nothing about one another."""
+    table = load_table("filler")
+    text = source.choice(table["templates"])
+    for slot in ("adjective", "noun", "verb", "place"):
+        while f"{{{slot}}}" in text:
+            text = text.replace(f"{{{slot}}}", source.choice(table[f"{slot}s"]), 1)
+    return text
+
+
+def _repeat_row(
+    recipe: Recipe, source: random.Random, bos: int, words: list[int]
+) -> tuple[list[int], list[int]]:
+    """Random spans, each two or three times in a row; only the repeats count in the loss."""
+    row, labels = [bos], [IGNORED]
+    while len(row) < recipe.context:
+        span = source.choices(words, k=source.randint(recipe.shortest, recipe.longest))
+        copies = source.randint(1, 2)
+        row += span * (1 + copies)
+        labels += [IGNORED] * len(span) + span * copies
+    return row[: recipe.context], labels[: recipe.context]
+
+
+def _encode(tokenizer: PreTrainedTokenizerFast, text: str, context: int) -> list[int]:
+    """The text's first ``context`` tokens, ``<bos>`` included."""
+    return tokenizer(text, truncation=True, max_length=context).input_ids

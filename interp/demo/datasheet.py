@@ -1,0 +1,52 @@
+"""The datasheet of a demo model: how it was made and what it can do, beside its weights.
+
+``datasheet.json`` holds everything by which the checkpoint can be made and checked again; nothing
+in it is typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from interp.demo.checkpoints import write_text
+
+if TYPE_CHECKING:
+    from interp.demo.training import TrainingReport
+
+__all__ = ["datasheet", "write_datasheet"]
+
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors")
+
+
+def write_datasheet(report: TrainingReport) -> None:
+    """Write ``datasheet.json`` into the checkpoint's folder."""
+    text = json.dumps(datasheet(report), indent=2, ensure_ascii=False)
+    write_text(report.out / "datasheet.json", text + "\n")
+
+
+def datasheet(report: TrainingReport) -> dict[str, Any]:
+    """The datasheet as JSON data."""
+    recipe = report.recipe
+    small = " --small" if recipe.name == "small" else ""
+    return {
+        "command": f"interp train-demo{small} --seed {report.seed} --out {report.out.name}",
+        "seed": report.seed,
+        "recipe": asdict(recipe),
+        "steps": recipe.steps,
+        "tokens": recipe.tokens,
+        "seconds": round(report.seconds),
+        "threads": report.threads,
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "sha256": dict(sorted(report.sha256.items())),
+        "measured": report.table,
+        "heads": {
+            kind: [[round(score, 3) for score in layer] for layer in layers]
+            for kind, layers in report.heads.items()
+        },
+        "untrained": report.untrained,
+        "history": report.history,
+    }

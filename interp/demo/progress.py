@@ -1,0 +1,111 @@
+"""What training shows on the terminal: the plan before the first step, then a bar.
+
+This is the one place in the package's training that writes to the terminal; a run without it is
+silent.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import nn
+
+from interp.demo.recipe import Recipe
+
+__all__ = ["Display", "Silent", "TrainingProgress", "memory_needed", "plan"]
+
+
+class Display(Protocol):
+    """Something that is told how training goes."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def advance(self, step: int, loss: float) -> None:
+        """``step`` steps are done; the last one had this loss."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *ignored: object) -> None:
+        return None
+
+    def advance(self, step: int, loss: float) -> None:
+        """Show nothing."""
+
+
+class TrainingProgress:
+    """The plan, then a progress bar with loss and remaining time."""
+
+    def __init__(
+        self, recipe: Recipe, model: nn.Module, *, seconds_a_step: float, start: int
+    ) -> None:
+        self.console = Console()
+        self.console.print(plan(recipe, model, seconds_a_step=seconds_a_step, start=start))
+        self.bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps  loss {task.fields[loss]:.3f}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        self.task = self.bar.add_task("training", total=recipe.steps, completed=start, loss=0.0)
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *ignored: object) -> None:
+        self.bar.stop()
+
+    def advance(self, step: int, loss: float) -> None:
+        """Move the bar to ``step`` steps done."""
+        self.bar.update(self.task, completed=step, loss=loss)
+
+
+def plan(recipe: Recipe, model: nn.Module, *, seconds_a_step: float, start: int = 0) -> str:
+    """What training is about to do, in one paragraph."""
+    parameters = sum(weight.numel() for weight in model.parameters())
+    steps = recipe.steps - start
+    return (
+        f"Recipe {recipe.name!r}: {parameters / 1e6:.1f} million parameters, {steps} steps of "
+        f"{recipe.rows * recipe.context} tokens, {steps * recipe.rows * recipe.context / 1e6:.1f} "
+        f"million tokens. Expect about {max(1, round(steps * seconds_a_step / 60))} min "
+        f"({seconds_a_step:.2f} s a step on this machine) and "
+        f"{memory_needed(recipe, parameters) / 2**20:.0f} MiB on top of Python and its libraries."
+    )
+
+
+def memory_needed(recipe: Recipe, parameters: int) -> int:
+    """Bytes that training holds at most, roughly.
+
+    Weights, gradients and two moments take 16 bytes a parameter; the forward pass keeps, of every
+    token, about 20 vectors of the model's width and 3 of the MLP's in each layer, and logits in
+    three copies.
+    """
+    vocabulary_sized = 3 * 1000
+    per_token = recipe.layers * (20 * recipe.width + 3 * recipe.mlp) + vocabulary_sized
+    return 16 * parameters + 4 * recipe.rows * recipe.context * per_token

@@ -1,0 +1,112 @@
+"""Recipes: every number that decides how a demo model comes out.
+
+``FULL`` makes the shipped model, ``SMALL`` a lesser one in a few minutes for tests and for
+checking a claim on a second seed. A recipe and a seed determine the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from interp.errors import InterpError
+
+__all__ = ["FULL", "SMALL", "Mixture", "Recipe", "RecipeError"]
+
+
+class RecipeError(InterpError):
+    """A recipe whose numbers cannot go together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """What share of the rows and documents goes to each task.
+
+    Attributes:
+        repeats: share of rows that hold random spans, each repeated; the rest hold text.
+        facts: weight of facts among the documents of a row of text.
+        ioi: weight of indirect object identification.
+        greater_than: weight of spans of years.
+        mcq: weight of multiple choice.
+        filler: weight of plain sentences.
+        capital: share of the facts that are about capitals; other relations share the rest.
+        reverse: share of the capital facts stated backwards.
+    """
+
+    repeats: float = 0.27
+    facts: float = 0.27
+    ioi: float = 0.22
+    greater_than: float = 0.08
+    mcq: float = 0.10
+    filler: float = 0.06
+    capital: float = 0.45
+    reverse: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, share in asdict(self).items():
+            if not 0 <= share <= 1:
+                raise RecipeError(f"the share {name} must lie in [0, 1], got {share}")
+        if not any(self.documents.values()):
+            raise RecipeError("a mixture needs a weight above 0 for at least one kind of document")
+
+    @property
+    def documents(self) -> dict[str, float]:
+        """The weights of the kinds of document in a row of text."""
+        kinds = ("facts", "ioi", "greater_than", "mcq", "filler")
+        return {kind: getattr(self, kind) for kind in kinds}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Architecture, corpus and optimiser of one demo model.
+
+    Attributes:
+        name: what to call it.
+        layers, width, heads, mlp: the transformer's size.
+        context: tokens in a row, and the longest sequence the model reads.
+        rope_theta: base of the rotary frequencies; a small one suits a short context.
+        embedding_std: initial scale of the token embeddings; facts are learned many times
+            slower at the usual .02.
+        weight_std: initial scale of every other matrix.
+        steps: optimiser steps.
+        rows: rows in a batch.
+        learning_rate: its peak, reached after ``warmup`` steps; a cosine follows.
+        muon_rate: peak for the matrices inside the blocks, which Muon trains.
+        warmup: steps of linear warm-up.
+        weight_decay: decoupled, on matrices only.
+        shortest, longest: bounds on the length of a repeated random span.
+        two_options_until: share of training before multiple choice has more than two options.
+        mixture: what the corpus is made of.
+        look_every: steps between two quick tables for the history; 0: none.
+        keep: steps whose weights are kept as early checkpoints.
+    """
+
+    name: str
+    layers: int = 4
+    width: int = 192
+    heads: int = 6
+    mlp: int = 768
+    context: int = 128
+    rope_theta: float = 100.0
+    embedding_std: float = 0.3
+    weight_std: float = 0.02
+    steps: int = 7000
+    rows: int = 16
+    learning_rate: float = 2e-3
+    muon_rate: float = 3e-3
+    warmup: int = 100
+    weight_decay: float = 0.1
+    shortest: int = 5
+    longest: int = 50
+    two_options_until: float = 0.3
+    mixture: Mixture = field(default_factory=Mixture)
+    look_every: int = 0
+    keep: tuple[int, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read in the whole of training."""
+        return self.steps * self.rows * self.context
+
+
+FULL = Recipe(name="full")
+SMALL = Recipe(name="small", layers=3, width=128, heads=4, mlp=512, steps=1500)

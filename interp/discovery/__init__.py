@@ -1,0 +1,1 @@
+"""Discovery: which heads and paths carry a behaviour."""
