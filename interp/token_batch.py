@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Int
@@ -60,6 +61,31 @@ class TokenBatch:
         """A batch of unpadded ids, taken as they are; one row may come without its batch axis."""
         rows = ids[None] if ids.ndim == 1 else ids
         return cls(rows, torch.ones_like(rows, dtype=torch.bool))
+
+    @classmethod
+    def stack(
+        cls,
+        rows: Sequence[Sequence[int]],
+        *,
+        pad: Literal["right", "left"] = "right",
+        fill: int = 0,
+    ) -> TokenBatch:
+        """A batch of rows of different lengths, padded to the longest with ``fill``.
+
+        >>> TokenBatch.stack([[5], [6, 7]], pad="left").ids.tolist()
+        [[0, 5], [6, 7]]
+        """
+        if pad not in ("right", "left"):
+            raise PromptError(f"pad={pad!r}, expected 'right' or 'left'.")
+        width = max((len(row) for row in rows), default=0)
+        ids = torch.full((len(rows), width), fill)
+        mask = torch.zeros((len(rows), width), dtype=torch.bool)
+        for row, tokens in enumerate(rows):
+            n = len(tokens)
+            where = slice(0, n) if pad == "right" else slice(width - n, width)
+            ids[row, where] = torch.tensor(tokens, dtype=torch.long)
+            mask[row, where] = True
+        return cls(ids, mask)
 
     def __len__(self) -> int:
         return self.ids.shape[0]

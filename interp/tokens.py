@@ -142,16 +142,21 @@ class Tokenization:
         self._need("to_string")
         return str(self.tokenizer.decode(_flat(ids), clean_up_tokenization_spaces=False))
 
-    def to_single_token(self, text: str) -> int:
-        """The id of a text that is exactly one token (BOS apart)."""
-        ids = self._ids(self._texts(text)[0], bos=False)
-        if len(ids) == 1:
-            return ids[0]
-        other = text.lstrip() if text.startswith(" ") else " " + text
-        fits = bool(other) and len(self._tokenize(other)["input_ids"]) == 1
-        hint = f"Try {other!r}, which is one." if fits else "Choose a word that is one token."
-        pieces = [self._piece(index) for index in ids]
-        raise PromptError(f"{text!r} is {len(ids)} tokens {pieces}, expected exactly one. {hint}")
+    def to_single_token(self, text: str, *, after: str | None = None) -> int:
+        """The id of a text that is exactly one token (BOS apart); see ``to_single_tokens``."""
+        return self.to_single_tokens([text], after=after)[0]
+
+    def to_single_tokens(self, texts: Sequence[str], *, after: str | None = None) -> list[int]:
+        """The ids of texts that are exactly one token each.
+
+        Args:
+            texts: the words, with the leading space that they carry in a sentence.
+            after: a prompt. If a word adds one token to it, that is its token;
+                tokenizers of the SentencePiece kind read a word alone differently.
+        """
+        texts = self._texts(texts)
+        ids = self._continuations(texts, after) if after else [None] * len(texts)
+        return [self._single(one) if i is None else i for one, i in zip(texts, ids, strict=True)]
 
     def span_columns(
         self, text: str, span: tuple[int, int], *, bos: bool | None = None
@@ -194,7 +199,7 @@ class Tokenization:
             raise PromptError(f"{given}, expected one or more non-empty strings.")
         return texts
 
-    def _tokenize(self, text: str, **options: bool) -> Any:
+    def _tokenize(self, text: str | list[str], **options: bool) -> Any:
         return self.tokenizer(text, add_special_tokens=False, verbose=False, **options)
 
     def _ids(self, text: str, bos: bool | None) -> list[int]:
@@ -223,6 +228,24 @@ class Tokenization:
                 f"{self.tokenizer.unk_token!r} yourself."
             )
 
+    def _continuations(self, texts: Sequence[str], after: str) -> list[int | None]:
+        """The one id that each text adds to ``after``; None where it is not one known id."""
+        before = list(self._tokenize(after)["input_ids"])
+        rows = self._tokenize([after + text for text in texts])["input_ids"]
+        unk = getattr(self.tokenizer, "unk_token_id", None)
+        return [row[-1] if row[:-1] == before and row[-1] != unk else None for row in rows]
+
+    def _single(self, text: str) -> int:
+        """The id of a text that is one token on its own."""
+        ids = self._ids(text, bos=False)
+        if len(ids) == 1:
+            return ids[0]
+        other = text.lstrip() if text.startswith(" ") else " " + text
+        fits = bool(other) and len(self._tokenize(other)["input_ids"]) == 1
+        hint = f"Try {other!r}, which is one." if fits else "Choose a word that is one token."
+        pieces = [self._piece(index) for index in ids]
+        raise PromptError(f"{text!r} is {len(ids)} tokens {pieces}, expected exactly one. {hint}")
+
     def _chat(self, text: str) -> str:
         if not getattr(self.tokenizer, "chat_template", None):
             raise PromptError(
@@ -235,18 +258,9 @@ class Tokenization:
         )
 
     def _pad(self, rows: list[list[int]], pad: PadSide) -> TokenBatch:
-        if pad not in ("right", "left"):
-            raise PromptError(f"pad={pad!r}, expected 'right' or 'left'.")
         self._check_length([len(row) for row in rows])
-        width = max(len(row) for row in rows)
         fill = next((i for i in (self._id("pad"), self._id("eos")) if i is not None), 0)
-        ids = torch.full((len(rows), width), fill)
-        mask = torch.zeros((len(rows), width), dtype=torch.bool)
-        for row, tokens in enumerate(rows):
-            where = slice(0, len(tokens)) if pad == "right" else slice(width - len(tokens), width)
-            ids[row, where] = torch.tensor(tokens)
-            mask[row, where] = True
-        return self.take(TokenBatch(ids, mask))
+        return self.take(TokenBatch.stack(rows, pad=pad, fill=fill))
 
     def _id(self, name: str) -> int | None:
         """Id of the "bos", "eos" or "pad" token, None if absent or beyond the embedding."""
