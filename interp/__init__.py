@@ -1,0 +1,84 @@
+"""interp: find out how a transformer computes something.
+
+A run of a transformer is a stream of named tensors. Everything here names a site,
+reads it, replaces it, and scores what comes out::
+
+    import interp
+
+    model = interp.load("demo")                    # or "gpt2", a folder, a Hugging Face model
+    pairs = interp.prompts.capitals(model, n=64, seed=0)
+    run = model.run(pairs, save="L*.resid_pre")    # run.logits, run.cache["L2.resid_pre"]
+    where = interp.patch(model, pairs, "L*.resid_pre")
+    heads = interp.head_scores(model)
+    lens = interp.lens(model, pairs)
+
+Names are imported when first used, so ``import interp`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+#: Public name → module that defines it.
+_PUBLIC = {
+    # verbs
+    "load": "interp.models.load",
+    "patch": "interp.patching.verb",
+    "lens": "interp.lenses.logit_lens",
+    "head_scores": "interp.discovery.heads",
+    # nouns
+    "Model": "interp.models.model",
+    "Site": "interp.sites",
+    "Edge": "interp.sites",
+    "Prompts": "interp.prompts.prompts",
+    "TokenBatch": "interp.token_batch",
+    "Run": "interp.runs.execute",
+    "Cache": "interp.runs.cache",
+    "PatchResult": "interp.patching.result",
+    "LensResult": "interp.lenses.logit_lens",
+    "HeadScores": "interp.discovery.heads",
+    # edits
+    "Replace": "interp.runs.edits",
+    "Add": "interp.runs.edits",
+    "Scale": "interp.runs.edits",
+    "Zero": "interp.runs.edits",
+    "Noise": "interp.runs.edits",
+}
+#: Public modules.
+_MODULES = ("prompts", "metrics", "errors", "figures")
+
+__all__ = [*_PUBLIC, *_MODULES, "__version__"]
+
+if TYPE_CHECKING:
+    from interp import errors, figures, metrics, prompts
+    from interp.discovery.heads import HeadScores, head_scores
+    from interp.lenses.logit_lens import LensResult, lens
+    from interp.models.load import load
+    from interp.models.model import Model
+    from interp.patching.result import PatchResult
+    from interp.patching.verb import patch
+    from interp.prompts.prompts import Prompts
+    from interp.runs.cache import Cache
+    from interp.runs.edits import Add, Noise, Replace, Scale, Zero
+    from interp.runs.execute import Run
+    from interp.sites import Edge, Site
+    from interp.token_batch import TokenBatch
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"interp.{name}")
+    if name not in _PUBLIC:
+        from interp.errors import nearest
+
+        raise AttributeError(f"interp has no {name!r}; nearest: {nearest(name, __all__)}.")
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -33,6 +33,7 @@ __all__ = [
     "METRICS",
     "Interval",
     "Metric",
+    "at_answer",
     "bootstrap",
     "evaluate",
     "recovered",
@@ -148,13 +149,25 @@ def evaluate(
         A score per cell and prompt, in the metric's unit.
     """
     metric = resolve(metric)
-    _check_needs(metric, prompts, reference)
     if metric.positions == "all":
+        _check_needs(metric, prompts, reference)
         return metric.score(logits, prompts, side)
     column = prompts.answer_column.to(logits.device)
     if reference is not None and reference.ndim == 3:
         reference = _at(reference, column)
-    return metric.score(_at(logits, column), prompts.answers, prompts.foils, reference)
+    return at_answer(metric, _at(logits, column), prompts, reference=reference)
+
+
+def at_answer(
+    metric: Metric,
+    logits: Float[Tensor, "*cells prompt vocab"],
+    prompts: Any,
+    *,
+    reference: Float[Tensor, "prompt vocab"] | None = None,
+) -> Scores:
+    """Score runs whose logits were computed at the answer column only."""
+    _check_needs(metric, prompts, reference)
+    return metric.score(logits, prompts.answers, prompts.foils, reference)
 
 
 def recovered(

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["gamma", "normalise", "tap_norm"]
+__all__ = ["centres", "gamma", "normalise", "tap_norm"]
 
 Fn = Callable[[Tensor], Tensor]
 
@@ -27,7 +27,8 @@ def _eps(norm: nn.Module) -> float:
     return 1e-5  # OLMo's parameter-free LayerNorm fixes it in its code
 
 
-def _centres(norm: nn.Module) -> bool:
+def centres(norm: nn.Module) -> bool:
+    """Whether the mean is subtracted first (LayerNorm) or not (RMSNorm)."""
     return isinstance(norm, nn.LayerNorm) or type(norm).__name__.endswith("LayerNorm")
 
 
@@ -42,7 +43,7 @@ def normalise(
 ) -> tuple[Float[Tensor, "... d_model"], Float[Tensor, "... 1"]]:
     """The centred input (not centred for RMSNorm) and the scale it is divided by, in float32."""
     x = x.to(torch.float32) if x.dtype in (torch.bfloat16, torch.float16) else x
-    if _centres(norm):
+    if centres(norm):
         x = x - x.mean(-1, keepdim=True)
     scale = (x.pow(2).mean(-1, keepdim=True) + _eps(norm)).sqrt()
     return x, scale

@@ -1,0 +1,43 @@
+"""Ranked bars with a reference line: which cells are strongest, and against what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from interp.figures.style import PALETTE, canvas
+
+__all__ = ["bars"]
+
+
+def bars(
+    names: Sequence[str],
+    series: Mapping[str, Sequence[float]],
+    *,
+    title: str,
+    unit: str,
+    lines: Mapping[str, float] | None = None,
+) -> Figure:
+    """Horizontal bars, the first name on top; one colour for each series.
+
+    Args:
+        series: values for each name, in ``unit``; several are drawn side by side.
+        lines: labelled vertical lines, such as a baseline or a threshold.
+    """
+    count = len(series)
+    with canvas(5.6, max(1.8, 0.9 + 0.24 * len(names) * max(1, 0.7 * count))) as (figure, axes):
+        thickness = 0.8 / count
+        for i, (label, values) in enumerate(series.items()):
+            places = [row + (i - (count - 1) / 2) * thickness for row in range(len(names))]
+            axes.barh(places, list(values), height=thickness * 0.92, label=label, color=PALETTE[i])
+        axes.set_yticks(range(len(names)), list(names))
+        axes.invert_yaxis()
+        axes.axvline(0, color="#222222", linewidth=0.8)
+        for label, value in (lines or {}).items():
+            axes.axvline(value, color=PALETTE[5], linewidth=1, linestyle="--", label=label)
+        axes.set_xlabel(unit)
+        axes.set_title(title)
+        if count > 1 or lines:
+            axes.legend(loc="best", frameon=False)
+    return figure

@@ -1,0 +1,39 @@
+"""Curves over layers (or steps), each with its name, bands for intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from interp.figures.style import PALETTE, canvas
+
+__all__ = ["lines"]
+
+
+def lines(
+    x: Sequence[str],
+    curves: Mapping[str, Sequence[float]],
+    *,
+    title: str,
+    x_name: str,
+    y_name: str,
+    bands: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+    bottom: float | None = None,
+) -> Figure:
+    """Draw curves over named steps; ``bands`` gives (low, high) for some of them."""
+    with canvas(max(4.2, 0.42 * len(x) + 2.4), 2.9) as (figure, axes):
+        steps = range(len(x))
+        for i, (label, values) in enumerate(curves.items()):
+            axes.plot(steps, list(values), marker="o", markersize=4, label=label, color=PALETTE[i])
+            if bands and label in bands:
+                low, high = bands[label]
+                axes.fill_between(steps, list(low), list(high), color=PALETTE[i], alpha=0.15)
+        axes.set_xticks(steps, list(x))
+        axes.set_xlabel(x_name)
+        axes.set_ylabel(y_name)
+        axes.set_title(title)
+        axes.set_ylim(bottom=bottom)
+        if len(curves) > 1:
+            axes.legend(frameon=False)
+    return figure

@@ -1,0 +1,60 @@
+"""One look for all figures: readable at the width of a paper's column, no chart junk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+__all__ = ["DIVERGING", "PALETTE", "SEQUENTIAL", "canvas", "save"]
+
+DIVERGING: Final = "RdBu_r"  # red is positive, blue negative, white zero
+SEQUENTIAL: Final = "viridis"
+PALETTE: Final = ("#33658a", "#d1495b", "#66a182", "#edae49", "#5d3a6e", "#7a7a7a")
+
+_STYLE: Final = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.dpi": 110,
+    "savefig.dpi": 200,
+    "svg.hashsalt": "interp",  # the same figure gives the same bytes
+    "svg.fonttype": "none",
+}
+
+
+@contextmanager
+def canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of a size in inches, laid out and closed (so that nothing shows it) at the end."""
+    import matplotlib.pyplot as plt
+
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+        try:
+            yield figure, axes
+            figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
+        finally:
+            plt.close(figure)
+
+
+def save(figure: Figure, stem: str | Path) -> tuple[Path, Path]:
+    """Write ``stem.png`` and ``stem.svg``, without a date, so that equal figures are equal files."""
+    stem = Path(stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(png, metadata={"Software": None})
+        figure.savefig(svg, metadata={"Date": None, "Creator": None})
+    return png, svg

@@ -1,0 +1,1 @@
+"""Lenses: what an inner activation says when it is read in the model's own vocabulary."""

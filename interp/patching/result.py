@@ -1,0 +1,187 @@
+"""The scores of a sweep, with both baselines and where they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.errors import ResultError
+from interp.intervals import Interval, bootstrap
+from interp.metrics import recovered
+from interp.results import Axis, Provenance, read_file, write_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+__all__ = ["PatchResult"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PatchResult:
+    """What every patch did to the metric.
+
+    Attributes:
+        values: the metric's mean over prompts under each patch, in ``unit``; not a
+            difference and not normalised.
+        per_prompt: the same for each prompt, along a last axis.
+        axes: a name and labels for each axis of ``values``.
+        clean, corrupted: both baselines, a score for each prompt; ``corrupted`` is None for
+            prompts without a corrupted side.
+        metric, unit: what was measured.
+        direction: ``"denoise"`` (the corrupted run was edited) or ``"noise"`` (the clean run).
+        engine: how it was computed; ``"plain"`` is one forward pass for each cell.
+        answers, foils: the tokens compared, as text, for the record.
+        provenance: model, prompts, seed, versions and the call.
+    """
+
+    values: Float[Tensor, "*axes"]
+    per_prompt: Float[Tensor, "*axes prompt"]
+    axes: tuple[Axis, ...]
+    clean: Float[Tensor, " prompt"]
+    corrupted: Float[Tensor, " prompt"] | None
+    metric: str
+    unit: str
+    direction: str
+    engine: str
+    answers: tuple[str, ...] | None
+    foils: tuple[str, ...] | None
+    provenance: Provenance
+
+    def __repr__(self) -> str:
+        axes = " × ".join(f"{axis.name} {len(axis)}" for axis in self.axes) or "one cell"
+        corrupted = "" if self.corrupted is None else f", corrupted {self.corrupted.mean():.3g}"
+        return (
+            f"PatchResult({axes}; {self.metric} in {self.unit}: clean {self.clean.mean():.3g}"
+            f"{corrupted}; {self.direction}, {len(self.clean)} prompts, {self.engine} engine)"
+        )
+
+    def normalized(self) -> Float[Tensor, "*axes"]:
+        """Share of the gap between the baselines: 0 = corrupted, 1 = clean, never clipped.
+
+        Raises:
+            GapError: the baselines are too close to divide by their gap.
+            ResultError: the prompts had no corrupted side.
+        """
+        if self.corrupted is None:
+            raise ResultError(
+                "there is no corrupted baseline to normalise by: these prompts had no corrupted "
+                "side. Compare .values with .clean.mean() instead."
+            )
+        return recovered(self.per_prompt, self.clean, self.corrupted)
+
+    def interval(self, *, level: float = 0.95, seed: int = 0) -> Interval:
+        """Bootstrap interval over prompts of ``values``, for each cell."""
+        return bootstrap(self.per_prompt, level=level, seed=seed)
+
+    def top(self, n: int = 10) -> DataFrame:
+        """The ``n`` cells which moved the metric furthest from the run that was edited."""
+        frame = self.to_frame()
+        order = frame["effect"].abs().sort_values(ascending=False, kind="stable").index
+        return frame.loc[order[:n]].reset_index(drop=True)
+
+    def to_frame(self) -> DataFrame:
+        """One row for each cell: its labels, ``value``, ``effect``, ``low``, ``high``.
+
+        ``effect`` is the value less the baseline of the edited run, in ``unit``; ``low`` and
+        ``high`` bound the value (95% bootstrap over prompts). ``normalized`` is added where
+        both baselines exist and differ.
+        """
+        import pandas as pd
+
+        names = [axis.name for axis in self.axes]
+        labels = torch.cartesian_prod(*(torch.arange(len(a)) for a in self.axes)) if names else None
+        columns: dict[str, Any] = {}
+        if labels is not None:
+            labels = labels[:, None] if labels.dim() == 1 else labels
+            for i, axis in enumerate(self.axes):
+                columns[axis.name] = [_number(axis.labels[k]) for k in labels[:, i].tolist()]
+        interval = self.interval()
+        baseline = self.clean if self.direction == "noise" else self.corrupted
+        assert baseline is not None
+        columns["value"] = self.values.flatten().tolist()
+        columns["effect"] = (self.values - baseline.mean()).flatten().tolist()
+        columns["low"], columns["high"] = (
+            bound.flatten().tolist() for bound in (interval.low, interval.high)
+        )
+        if self._has_gap():
+            columns["normalized"] = self.normalized().flatten().tolist()
+        return pd.DataFrame(columns)
+
+    def _has_gap(self) -> bool:
+        gap = None if self.corrupted is None else self.clean.mean() - self.corrupted.mean()
+        return gap is not None and float(gap.abs()) >= 1e-3
+
+    def plot(self, *, title: str | None = None) -> Figure:
+        """A heat map (two axes), bars (one axis) or a heat map for the last two axes of one site.
+
+        Normalised where both baselines exist, else the effect in the metric's unit.
+
+        Raises:
+            ResultError: more axes than a figure can show; select with :meth:`select`.
+        """
+        from interp.figures import bars, heatmap
+
+        shown, unit = self._shown()
+        arrow = "clean → corrupted" if self.direction == "denoise" else "into the clean run"
+        title = title or f"{self.provenance.call.get('sites', 'patch')}, {arrow}"
+        if len(self.axes) == 2:
+            rows, columns = self.axes
+            return heatmap(shown, rows=rows.labels, columns=columns.labels, title=title, unit=unit,
+                           row_name=rows.name, column_name=columns.name)  # fmt: skip
+        if len(self.axes) == 1:
+            return bars(self.axes[0].labels, {unit: shown.tolist()}, title=title, unit=unit)
+        if not self.axes:
+            return bars(["patch"], {unit: [float(shown)]}, title=title, unit=unit)
+        raise ResultError(
+            f"{len(self.axes)} axes ({', '.join(a.name for a in self.axes)}) do not fit in one "
+            f"figure: pick one with result.select({self.axes[0].name}={self.axes[0].labels[0]!r})."
+        )
+
+    def _shown(self) -> tuple[Tensor, str]:
+        if self._has_gap():
+            return self.normalized(), f"{self.metric} recovered (0 corrupted, 1 clean)"
+        baseline = self.clean if self.direction == "noise" else self.corrupted
+        assert baseline is not None
+        return self.values - baseline.mean(), f"change of {self.metric} ({self.unit})"
+
+    def select(self, **labels: int | str) -> PatchResult:
+        """The result at one label of some axes: ``result.select(layer=3)``."""
+        values, per_prompt, axes = self.values, self.per_prompt, list(self.axes)
+        for name, label in labels.items():
+            where = next((i for i, axis in enumerate(axes) if axis.name == name), None)
+            if where is None or str(label) not in axes[where].labels:
+                have = {axis.name: axis.labels for axis in axes}
+                raise ResultError(f"no {name}={label!r} in this result; it has {have}.")
+            step = axes[where].labels.index(str(label))
+            values, per_prompt = values.select(where, step), per_prompt.select(where, step)
+            del axes[where]
+        return PatchResult(**{**vars(self), "values": values, "per_prompt": per_prompt,
+                              "axes": tuple(axes)})  # fmt: skip
+
+    def save(self, path: str | Path) -> Path:
+        """Write the result to one safetensors file, whole or not at all."""
+        tensors = {"values": self.values, "per_prompt": self.per_prompt, "clean": self.clean}
+        if self.corrupted is not None:
+            tensors["corrupted"] = self.corrupted
+        meta = {name: value for name, value in vars(self).items() if not isinstance(value, Tensor)}
+        return write_file(path, "PatchResult", tensors, meta)
+
+    @classmethod
+    def load(cls, path: str | Path) -> PatchResult:
+        """Read a saved result."""
+        tensors, meta = read_file(path, "PatchResult")
+        meta["axes"] = tuple(Axis(a["name"], tuple(a["labels"])) for a in meta["axes"])
+        meta["provenance"] = Provenance(**meta["provenance"])
+        for name in ("answers", "foils"):
+            meta[name] = None if meta[name] is None else tuple(meta[name])
+        return cls(**{**meta, "corrupted": None, **tensors})
+
+
+def _number(label: str) -> int | str:
+    return int(label) if label.lstrip("-").isdigit() else label

@@ -1,0 +1,143 @@
+"""What is put in: the other run's values, zeros, a mean, another prompt's values, or a tensor.
+
+A source answers one question: which edit stands in a given cell? Values of other
+runs are read once, for all layers of a sweep, before the first cell runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from interp.errors import RunError
+from interp.models.model import Model
+from interp.patching.cells import Grid
+from interp.prompts.prompts import Prompts
+from interp.runs.edits import Edit, Replace, Zero
+from interp.runs.execute import execute
+from interp.runs.slices import read
+from interp.sites import Site
+from interp.token_batch import TokenBatch
+
+__all__ = ["Direction", "Side", "Source", "pick_direction", "source_edits"]
+
+Side = Literal["clean", "corrupted"]
+Direction = Literal["denoise", "noise"]
+Source = Literal["clean", "corrupted", "mean", "zero", "resample"] | Tensor | None
+_NAMES = ("clean", "corrupted", "mean", "zero", "resample")
+
+
+def pick_direction(direction: Direction | None, source: Source, prompts: Prompts) -> Direction:
+    """Which run is edited; checks that the source is not that run itself.
+
+    Raises:
+        RunError: an unknown word, a source that is the edited run, or no corrupted prompts.
+    """
+    if isinstance(source, str) and source not in _NAMES:
+        raise RunError(f"source={source!r}; expected one of {', '.join(_NAMES)}, or a tensor.")
+    other = source is None or source in ("clean", "corrupted") if isinstance(source, str | None) else False  # fmt: skip
+    if direction is None:
+        by_name = {"clean": "denoise", "corrupted": "noise", None: "denoise"}
+        direction = by_name[source] if other else "noise"  # type: ignore[index, assignment]
+    if direction not in ("denoise", "noise"):
+        raise RunError(
+            f"direction={direction!r}; expected 'denoise' (the corrupted run gets clean values) "
+            "or 'noise' (the reverse)."
+        )
+    run = "corrupted" if direction == "denoise" else "clean"
+    if source == run if isinstance(source, str) else False:
+        raise RunError(
+            f"direction={direction!r} edits the {run} run, and source={source!r} is that run "
+            "itself: nothing would change. Leave source out, or turn the direction round."
+        )
+    if prompts.corrupted is None and (other or direction == "denoise"):
+        raise RunError(
+            "these prompts have no corrupted side to patch with: give clean and corrupted "
+            "prompts, or source='zero', 'mean' or 'resample'."
+        )
+    return direction  # type: ignore[return-value]
+
+
+def source_edits(
+    model: Model,
+    prompts: Prompts,
+    grid: Grid,
+    *,
+    direction: Direction,
+    source: Source,
+    reference: Prompts | None,
+    seed: int,
+) -> Callable[[Site, Int[Tensor, " prompt"] | None], Edit]:
+    """A function from a cell's site and columns to the edit that stands there."""
+    if isinstance(source, Tensor):
+        return lambda site, columns: Replace(source)
+    if source == "zero":
+        return lambda site, columns: Zero()
+    if source == "mean":
+        return _mean(model, prompts, grid, reference)
+    if source == "resample":
+        return _resample(model, prompts, grid, direction, seed)
+    batch = prompts.clean if direction == "denoise" else prompts.corrupted
+    assert batch is not None  # pick_direction has checked
+    values = _read_all(model, batch, grid)
+    return lambda site, columns: Replace(read(values[_whole(site)], site, columns))
+
+
+def _whole(site: Site) -> Site:
+    return site.whole
+
+
+def _read_all(model: Model, batch: TokenBatch, grid: Grid) -> dict[Site, Tensor]:
+    """The whole tensors behind every cell, from one run."""
+    wanted = tuple(dict.fromkeys(_whole(site) for site in grid.sites))
+    cache = execute(model.anatomy, batch.to(model.device), save=wanted, logits="none").cache
+    return {site: cache[site] for site in wanted}
+
+
+def _mean(
+    model: Model, prompts: Prompts, grid: Grid, reference: Prompts | None
+) -> Callable[[Site, Int[Tensor, " prompt"] | None], Edit]:
+    """The mean over the reference prompts, column by column."""
+    if reference is None:
+        raise RunError(
+            "source='mean' needs reference=Prompts to average over; the evaluated prompts are "
+            "never averaged unless you pass them yourself."
+        )
+    if reference.clean.padded or reference.clean.ids.shape[1] != prompts.clean.ids.shape[1]:
+        raise RunError(
+            f"source='mean' averages column by column: the reference has {reference!r}, the "
+            f"evaluated prompts are {prompts!r}. Give reference prompts of one template and length."
+        )
+    means = {
+        site: value.mean(0, keepdim=True).expand(len(prompts), *value.shape[1:])
+        for site, value in _read_all(model, reference.clean, grid).items()
+    }
+    return lambda site, columns: Replace(read(means[_whole(site)], site, columns))
+
+
+def _resample(
+    model: Model, prompts: Prompts, grid: Grid, direction: Direction, seed: int
+) -> Callable[[Site, Int[Tensor, " prompt"] | None], Edit]:
+    """Each prompt gets the values of another prompt of the same run, drawn by seed."""
+    batch = prompts.corrupted if direction == "denoise" else prompts.clean
+    assert batch is not None
+    if len(batch) < 2:
+        raise RunError("source='resample' needs at least two prompts to draw from.")
+    if batch.padded:
+        raise RunError("source='resample' needs prompts of one length, so that columns agree.")
+    values = _read_all(model, batch, grid)
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(batch), generator=generator)
+    donor = torch.empty_like(shuffled)
+    donor[shuffled] = shuffled.roll(1)  # one cycle through all prompts: nobody draws itself
+    donor = donor.to(model.device)
+
+    def edit(site: Site, columns: Int[Tensor, " prompt"] | None) -> Edit:
+        where = None if columns is None else columns.to(donor.device)[donor]
+        return Replace(read(values[_whole(site)][donor], site, where))
+
+    return edit

@@ -1,0 +1,137 @@
+"""What every result carries: where it came from, named axes, and a file of its own.
+
+A result is a frozen dataclass. Its tensors and its provenance go into one
+safetensors file (the JSON stands in the file's header), written to a temporary
+name and renamed, so that a result on disk is whole or absent. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from interp.errors import ResultError
+
+__all__ = ["Axis", "Provenance", "read_file", "versions", "write_atomically", "write_file"]
+
+_PACKAGES = ("interp", "torch", "transformers", "numpy")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A named axis of a result and the label of each step along it."""
+
+    name: str
+    labels: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Enough to measure a result again.
+
+    Attributes:
+        call: the verb and its arguments, as JSON values.
+        model: the name that the model was loaded by.
+        weights_hash: sha256 of its weights.
+        prompts_hash: sha256 of the tokens, masks, answers and foils.
+        seed: the seed behind prompts or sampling; None if nothing was random.
+        versions: of Python and of the packages the numbers depend on.
+    """
+
+    call: dict[str, Any]
+    model: str
+    weights_hash: str
+    prompts_hash: str | None
+    seed: int | None
+    versions: dict[str, str]
+
+    @classmethod
+    def of(cls, model: Any, prompts: Any = None, *, seed: int | None = None, **call: Any
+           ) -> Provenance:  # fmt: skip
+        """The provenance of a result measured on ``model`` and ``prompts``."""
+        return cls(
+            call=call,
+            model=model.name,
+            weights_hash=model.weights_hash,
+            prompts_hash=getattr(prompts, "hash", None),
+            seed=getattr(prompts, "seed", None) if seed is None else seed,
+            versions=versions(),
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    out = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            out[name] = version(name)
+        except PackageNotFoundError:
+            out[name] = "not installed"
+    return out
+
+
+def write_atomically(path: str | Path, content: bytes) -> Path:
+    """Write a file so that it is whole or absent; folders are made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_file(path: str | Path, kind: str, tensors: Mapping[str, Tensor], meta: Any) -> Path:
+    """Save a result's tensors with its metadata (JSON values, or a dataclass of them)."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = {"kind": kind, "meta": json.dumps(meta, sort_keys=True, default=asdict)}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        contiguous = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+        save_file(contiguous, temporary, metadata=header)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def read_file(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`write_file` wrote.
+
+    Raises:
+        ResultError: no such file, a damaged one, or a result of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ResultError(f"there is no file {str(path)!r}; expected a saved {kind}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors: dict[str, torch.Tensor] = {n: file.get_tensor(n) for n in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise ResultError(
+            f"{str(path)!r} cannot be read ({error}): it is damaged or not a saved result."
+        ) from error
+    if header.get("kind") != kind:
+        raise ResultError(
+            f"{str(path)!r} holds {header.get('kind', 'no result of this package')!r}, "
+            f"expected {kind!r}."
+        )
+    return tensors, json.loads(header["meta"])
