@@ -60,6 +60,9 @@ def _initialise(model: GPTNeoXForCausalLM, recipe: Recipe, seed: int) -> None:
     for name, weight in model.named_parameters():
         if weight.dim() == 1:
             weight.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+            if name.endswith("query_key_value.bias"):
+                by_head = weight.view(recipe.heads, 3, -1)  # queries, keys, values of each head
+                by_head[:, :2].normal_(0.0, recipe.position_std, generator=source)
             continue
         std = recipe.embedding_std if "embed_in" in name else recipe.weight_std
         if name.endswith(("attention.dense.weight", "dense_4h_to_h.weight")):

@@ -39,30 +39,31 @@ def batch(
 ) -> tuple[Int[Tensor, "row pos"], Int[Tensor, "row pos"]]:
     """The token rows of one training step, and their labels (the same, or ``IGNORED``)."""
     source = random.Random(f"{seed}/{step}")
-    kinds = [source.random() < recipe.mixture.repeats for _ in range(recipe.rows)]
-    two_only = step < recipe.two_options_until * recipe.steps
-    texts = [_text_row(recipe, source, two_only) for repeats in kinds if not repeats]
-    encoded = iter([_encode(tokenizer, text, recipe.context) for text in texts])
+    early = recipe.is_early(step)
+    share = recipe.mixture.early_repeats if early else recipe.mixture.repeats
+    kinds = [source.random() < share for _ in range(recipe.rows)]
+    texts = [_text_row(recipe, source, early) for repeats in kinds if not repeats]
+    encoded = (found.ids for found in tokenizer.backend_tokenizer.encode_batch(texts))
     words = word_ids(tokenizer)
     rows, labels = [], []
     for repeats in kinds:
         if repeats:
             row, label = _repeat_row(recipe, source, tokenizer.bos_token_id, words)
         else:
-            row = label = next(encoded)
+            row = label = next(encoded)[: recipe.context]
         rows.append(row)
         labels.append(label)
     return torch.tensor(rows), torch.tensor(labels)
 
 
-def document(recipe: Recipe, source: random.Random, *, two_options: bool = False) -> str:
+def document(recipe: Recipe, source: random.Random, *, early: bool = False) -> str:
     """One sentence or question with its answer, of a kind drawn from the mixture."""
     weights = recipe.mixture.documents
     kind = source.choices(list(weights), list(weights.values()))[0]
     if kind == "facts":
         return _fact(recipe, source)
     if kind == "mcq":
-        return mcq_text(source, options=2 if two_options else source.randint(2, 4))
+        return mcq_text(source, options=2 if early else source.randint(2, 4))
     simple: dict[str, Callable[[random.Random], str]] = {
         "ioi": ioi_text,
         "greater_than": greater_than_text,
@@ -81,12 +82,12 @@ def repeated_rows(
     return torch.tensor([[tokenizer.bos_token_id, *span, *span] for span in spans])
 
 
-def _text_row(recipe: Recipe, source: random.Random, two_options: bool) -> str:
+def _text_row(recipe: Recipe, source: random.Random, early: bool) -> str:
     """Documents with a full stop after each, until they fill the context."""
     row: list[str] = []
     length = 0
     while length < recipe.context:
-        row.append(document(recipe, source, two_options=two_options) + ".")
+        row.append(document(recipe, source, early=early) + ".")
         length += row[-1].count(" ") + 1
     return " ".join(row)
 
@@ -126,8 +127,3 @@ def _repeat_row(
         row += span * (1 + copies)
         labels += [IGNORED] * len(span) + span * copies
     return row[: recipe.context], labels[: recipe.context]
-
-
-def _encode(tokenizer: PreTrainedTokenizerFast, text: str, context: int) -> list[int]:
-    """The text's first ``context`` tokens, ``<bos>`` included."""
-    return tokenizer(text, truncation=True, max_length=context).input_ids

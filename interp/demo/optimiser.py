@@ -22,6 +22,7 @@ __all__ = ["Optimiser", "rate_at"]
 #: The learning rate never falls below this share of its peak.
 FLOOR = 0.02
 CLIP = 1.0
+BETAS = (0.9, 0.98)
 
 
 def rate_at(recipe: Recipe, step: int) -> float:
@@ -31,7 +32,7 @@ def rate_at(recipe: Recipe, step: int) -> float:
 
 
 class Optimiser:
-    """Two optimisers that step together on the schedule of a recipe."""
+    """Optimisers that step together on the schedule of a recipe."""
 
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -43,16 +44,14 @@ class Optimiser:
         decay = recipe.weight_decay
         self.parts: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(
-                [{"params": tables, "weight_decay": decay}, {"params": vectors, "weight_decay": 0}],
-                lr=recipe.learning_rate,
-                betas=(0.9, 0.98),
-                fused=True,
+                [{"params": tables, "weight_decay": decay}], lr=1.0, betas=BETAS, fused=True
             ),
-            torch.optim.Muon(
-                inner, lr=recipe.muon_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
+            torch.optim.AdamW(
+                [{"params": vectors, "weight_decay": 0.0}], lr=1.0, betas=BETAS, fused=True
             ),
+            torch.optim.Muon(inner, lr=1.0, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
         ]
-        self.peaks = (recipe.learning_rate, recipe.muon_rate)
+        self.peaks = (recipe.learning_rate, recipe.vector_rate, recipe.muon_rate)
 
     def step(self, step: int) -> None:
         """Clip the gradients, update the weights at this step's rate, clear the gradients."""

@@ -23,6 +23,7 @@ class Mixture:
 
     Attributes:
         repeats: share of rows that hold random spans, each repeated; the rest hold text.
+        early_repeats: the same, while training is early (see ``Recipe.early``).
         facts: weight of facts among the documents of a row of text.
         ioi: weight of indirect object identification.
         greater_than: weight of spans of years.
@@ -32,11 +33,12 @@ class Mixture:
         reverse: share of the capital facts stated backwards.
     """
 
-    repeats: float = 0.27
+    repeats: float = 0.35
+    early_repeats: float = 0.5
     facts: float = 0.27
-    ioi: float = 0.22
+    ioi: float = 0.20
     greater_than: float = 0.08
-    mcq: float = 0.10
+    mcq: float = 0.20
     filler: float = 0.06
     capital: float = 0.45
     reverse: float = 0.1
@@ -67,14 +69,20 @@ class Recipe:
         embedding_std: initial scale of the token embeddings; facts are learned many times
             slower at the usual .02.
         weight_std: initial scale of every other matrix.
+        position_std: initial scale of the biases of queries and keys. Turned by the rotary
+            positions they give each head a taste for some distances from the first step on, out
+            of which previous-token heads grow several times sooner than from zero.
         steps: optimiser steps.
         rows: rows in a batch.
-        learning_rate: its peak, reached after ``warmup`` steps; a cosine follows.
+        learning_rate: peak for embeddings and unembedding, reached after ``warmup`` steps; a
+            cosine follows.
+        vector_rate: peak for biases and norms.
         muon_rate: peak for the matrices inside the blocks, which Muon trains.
         warmup: steps of linear warm-up.
         weight_decay: decoupled, on matrices only.
         shortest, longest: bounds on the length of a repeated random span.
-        two_options_until: share of training before multiple choice has more than two options.
+        early: share of training that counts as early: more repeats, and no question with more
+            than two options.
         mixture: what the corpus is made of.
         look_every: steps between two quick tables for the history; 0: none.
         keep: steps whose weights are kept as early checkpoints.
@@ -89,18 +97,24 @@ class Recipe:
     rope_theta: float = 100.0
     embedding_std: float = 0.3
     weight_std: float = 0.02
-    steps: int = 7000
+    position_std: float = 1.0
+    steps: int = 4200
     rows: int = 16
     learning_rate: float = 2e-3
-    muon_rate: float = 3e-3
+    vector_rate: float = 1e-2
+    muon_rate: float = 4e-3
     warmup: int = 100
     weight_decay: float = 0.1
-    shortest: int = 5
-    longest: int = 50
-    two_options_until: float = 0.3
+    shortest: int = 4
+    longest: int = 30
+    early: float = 0.25
     mixture: Mixture = field(default_factory=Mixture)
     look_every: int = 0
     keep: tuple[int, ...] = ()
+
+    def is_early(self, step: int) -> bool:
+        """Does this step belong to the early part of training?"""
+        return step < self.early * self.steps
 
     @property
     def tokens(self) -> int:
