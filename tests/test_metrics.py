@@ -167,7 +167,7 @@ def test_a_callable_must_score_every_prompt(result, given):
 
 
 def test_unknown_metric_names_the_nearest():
-    with pytest.raises(MetricError, match="no metric is called 'logit_dif'; .*'logit_diff'"):
+    with pytest.raises(MetricError, match=r"no metric is called 'logit_dif'; .*'logit_diff'"):
         resolve("logit_dif")
     with pytest.raises(MetricError, match="a metric cannot be a int"):
         resolve(3)
@@ -208,7 +208,7 @@ def test_batch_is_averaged_before_dividing():
 
 
 def test_no_gap_is_refused():
-    with pytest.raises(GapError, match="differ by only 0 on average .* do not isolate"):
+    with pytest.raises(GapError, match=r"differ by only 0 on average .* do not isolate"):
         recovered(torch.ones(1, 2), torch.ones(2), torch.ones(2))
 
 

@@ -1,5 +1,7 @@
 import pytest
 import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from interp.errors import PromptError
 from interp.tokens import TokenBatch, Tokenization
@@ -112,7 +114,7 @@ def test_bos_is_never_doubled(tokens, llama):
 def test_no_bos_token_means_none_and_no_error(words):
     assert words.bos_id is None
     assert words.to_str_tokens(FRANCE) == FRANCE.split()
-    with pytest.raises(PromptError, match="bos=True, but .* has no BOS token"):
+    with pytest.raises(PromptError, match=r"bos=True, but .* has no BOS token"):
         words.encode(FRANCE, bos=True)
 
 
@@ -228,6 +230,22 @@ def test_single_token(tokens, words):
         words.to_single_token("Narnia")
 
 
+def test_single_token_is_the_one_that_continues_the_prompt():
+    """SentencePiece puts a space before a text that has one already; a sentence has but one."""
+    vocabulary = {piece: i for i, piece in enumerate(["<unk>", "▁", "▁is", "▁Paris"])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    core.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    core.pre_tokenizer = pre_tokenizers.Split("▁", behavior="merged_with_next")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
+    tokens = Tokenization(tokenizer, n_vocab=4)
+    assert tokens.to_single_token(" Paris", after="is") == 3
+    assert tokens.to_single_tokens([" Paris", " is"], after="is") == [3, 2]
+    with pytest.raises(PromptError, match="Try 'Paris', which is one"):
+        tokens.to_single_token(" Paris")
+
+
 @pytest.mark.parametrize("bos", [None, False])
 def test_span_covers_the_tokens_of_its_characters(tokens, bos):
     start = COAST.index("Ivory")
@@ -247,7 +265,7 @@ def test_without_a_tokenizer_text_is_refused_and_ids_work():
     assert tokens.bos_id is None
     assert not tokens.special_ids
     for call in (tokens.encode, tokens.to_tokens, tokens.to_str_tokens, tokens.to_single_token):
-        with pytest.raises(PromptError, match="loaded without one. Pass interp.load"):
+        with pytest.raises(PromptError, match=r"loaded without one. Pass interp.load"):
             call("text")
     with pytest.raises(PromptError, match="needs a tokenizer"):
         tokens.to_string([1])

@@ -83,7 +83,7 @@ def save(prompts: Prompts, path: str | Path) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -176,12 +176,12 @@ def _build(
         found = [line[key] for line in lines for key in keys if key in line]
         return found or None
 
-    positions = column("positions") or [{}]
+    twins, positions = column("corrupted"), column("positions") or [{}]
     names = dict.fromkeys(name for one in positions for name in one)
     return build(
         model.tokens,
-        _inputs(column("clean"), pad),
-        _inputs(column("corrupted"), pad),
+        _inputs([line["clean"] for line in lines], pad),
+        _inputs(twins, pad) if (twins := column("corrupted")) else None,
         answers=column("answer", "answers"),
         foils=column("foil", "foils"),
         positions={name: [_place(name, one.get(name)) for one in positions] for name in names},
@@ -200,11 +200,9 @@ def _blame(model: HasTokens, line: Line, where: str, bos: bool | None) -> None:
         raise PromptError(f"{where}: {error}") from error
 
 
-def _inputs(
-    given: list[Any] | None, pad: Literal["right", "left"]
-) -> list[str] | TokenBatch | None:
+def _inputs(given: list[Any], pad: Literal["right", "left"]) -> list[str] | TokenBatch:
     """Texts as they are, lists of ids as a batch."""
-    if given is None or all(isinstance(one, str) for one in given):
+    if all(isinstance(one, str) for one in given):
         return given
     if not all(isinstance(one, list) and all(type(i) is int for i in one) for one in given):
         raise PromptError(

@@ -77,6 +77,7 @@ class Prompts:
         object.__setattr__(self, "positions", {**self.positions, END: end})
         _check_twins(self.clean, self.corrupted)
         _check_sizes(self)
+        _check_sets(self)
         _check_disjoint(self.answers, self.foils)
 
     def __len__(self) -> int:
@@ -193,6 +194,18 @@ def _check_sizes(prompts: Prompts) -> None:
         if isinstance(value, Tensor | tuple) and len(value) != len(prompts):
             raise PromptError(
                 f"{name!r} has {len(value)} entries for {len(prompts)} prompts, expected one each."
+            )
+
+
+def _check_sets(prompts: Prompts) -> None:
+    """Every set of answers or foils has a member, with its padding on the right."""
+    for word, ids in (("answers", prompts.answers), ("foils", prompts.foils)):
+        if ids is None:
+            continue
+        if ids.ndim != 2 or (ids[:, 0] < 0).any() or ((ids[:, :-1] < 0) & (ids[:, 1:] >= 0)).any():
+            raise PromptError(
+                f"{word} are {ids.tolist()[:3]}…, expected token ids [prompt, set] with at least "
+                "one for each prompt and -1 only as padding on the right."
             )
 
 

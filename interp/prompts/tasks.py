@@ -104,7 +104,7 @@ def ioi(
     corruption: Literal["swap", "abc"] = "swap",
     pad: PadSide = "right",
 ) -> Prompts:
-    """The name not repeated: "When Mary and John went to the store, John gave a drink to" → " Mary".
+    """The name not repeated: "When Mary and John went to the store, John gave a book to" → " Mary".
 
     Args:
         model: whose tokenizer the prompts must suit.

@@ -136,6 +136,12 @@ def test_bad_answers_are_refused(more, message):
         ids_only(**more)
 
 
+@pytest.mark.parametrize("answers", [[[-1, 2]], [[1, -1, 2]], [1]])
+def test_sets_are_padded_on_the_right(answers):
+    with pytest.raises(PromptError, match=r"expected token ids \[prompt, set\] with at least one"):
+        Prompts(TokenBatch.of(torch.tensor([1, 2])), answers=torch.tensor(answers))
+
+
 def test_answer_outside_a_word_vocabulary_is_refused(word_tokenizer):
     words = Tokenization(word_tokenizer, n_vocab=len(word_tokenizer))
     with pytest.raises(PromptError, match="'Narnia' has a word that is not in the vocabulary"):
@@ -199,7 +205,7 @@ def test_columns_of_integers_and_names(pairs):
     assert pairs.columns("subject").tolist() == [4, 4]
     assert pairs.columns(-1).tolist() == pairs.columns("END").tolist() == [5, 5]
     assert resolve_columns("END", pairs.clean, {}).tolist() == [5, 5]
-    with pytest.raises(PromptError, match="no position is called 'subjct' .*'subject'"):
+    with pytest.raises(PromptError, match=r"no position is called 'subjct' .*'subject'"):
         pairs.columns("subjct")
 
 

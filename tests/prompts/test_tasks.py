@@ -141,7 +141,7 @@ def test_too_few_that_fit_says_how_many_and_why(bpe_tokenizer):
 
 def test_more_than_there_are_is_refused(model):
     with pytest.raises(
-        PromptError, match="capitals: .* examples fit this tokenizer, expected n=99999"
+        PromptError, match=r"capitals: .* examples fit this tokenizer, expected n=99999"
     ):
         prompts.capitals(model, n=99999)
     with pytest.raises(PromptError, match="ioi: n=0, expected at least 1 prompt"):
