@@ -1,10 +1,13 @@
-"""Small tokenizers that every test can have without a network."""
+"""What every test can have without a network: small tokenizers, one thread."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
+
+torch.set_num_threads(1)  # the models are tiny, and one thread gives the same bits everywhere
 
 SENTENCES = [
     "The capital of France is Paris",

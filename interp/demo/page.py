@@ -77,9 +77,14 @@ def _figures(tour: Tour) -> dict[str, tuple[Figure, str]]:
             "own output) at each position of one clean prompt.",
         ),
         "lens_accuracy": (
-            lines(tour.lens.layers, {"answer is the top token": accuracy.tolist()},
-                  title=f"capitals by layer, {name}", x_name="residual stream before block",
-                  y_name="share of prompts", bottom=0.0),  # fmt: skip
+            lines(
+                tour.lens.layers,
+                {"answer is the top token": accuracy.tolist()},
+                title=f"capitals by layer, {name}",
+                x_name="residual stream before block",
+                y_name="share of prompts",
+                bottom=0.0,
+            ),  # fmt: skip
             f"Share of {len(tour.facts)} prompts whose capital is the top token when the residual "
             "stream at the last position is read through the final norm and the unembedding.",
         ),
@@ -100,9 +105,14 @@ def _figures(tour: Tour) -> dict[str, tuple[Figure, str]]:
     for i, site in enumerate(("attn_out", "mlp_out")):
         rows, columns = tour.branches.axes[1:]
         figures[f"patch_{site}"] = (
-            heatmap(shares[i], rows=rows.labels, columns=columns.labels, column_name=columns.name,
-                    title=f"where the capital is: {site}, {name}",
-                    unit="logit_diff recovered (0 corrupted, 1 clean)"),  # fmt: skip
+            heatmap(
+                shares[i],
+                rows=rows.labels,
+                columns=columns.labels,
+                column_name=columns.name,
+                title=f"where the capital is: {site}, {name}",
+                unit="logit_diff recovered (0 corrupted, 1 clean)",
+            ),  # fmt: skip
             f"{pairs}: what one block's {'attention' if i == 0 else 'MLP'} adds at one position.",
         )
     return figures

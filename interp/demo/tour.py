@@ -105,7 +105,9 @@ class Tour:
             if found:
                 scores = dict(self.heads.top(kind, len(self.heads.induction.flatten())))
                 names = ", ".join(f"{name} ({scores[name]:.2f})" for name in found)
-                said.append(f"{kind.replace('_', '-')} heads: {names}; untrained twin's best {best:.2f}")
+                said.append(
+                    f"{kind.replace('_', '-')} heads: {names}; untrained twin's best {best:.2f}"
+                )
         if not self.knows_facts:
             return said
         for position, site in self.sites().items():

@@ -9,6 +9,7 @@ may be cut into batches without changing what they do.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -107,6 +108,11 @@ class Zero:
         return self
 
 
+def _mix(seed: int, row: int) -> int:
+    """One 32-bit seed from two numbers (torch's generator ignores higher bits)."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {row}".encode()).digest()[:4], "big")
+
+
 @dataclass(frozen=True)
 class Noise:
     """Add Gaussian noise of standard deviation ``std``, in the tensor's unit.
@@ -123,7 +129,7 @@ class Noise:
         generator = torch.Generator()
         rows = []
         for row in range(self.first_row, self.first_row + x.shape[0]):
-            generator.manual_seed((self.seed << 32) + row)
+            generator.manual_seed(_mix(self.seed, row))
             rows.append(torch.randn(x.shape[1:], generator=generator))
         return x + self.std * torch.stack(rows).to(x)
 

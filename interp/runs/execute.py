@@ -231,8 +231,12 @@ def _once(
 
 
 def forward(anatomy: Anatomy, batch: TokenBatch, *, last: bool = False) -> Tensor:
-    """Logits of the Hugging Face model. A mask and positions are passed only under padding."""
-    kwargs: dict[str, Any] = {"use_cache": False}
+    """Logits of the Hugging Face model, called as its users call it.
+
+    A mask and positions are passed only under padding, and the key-value cache stays at its
+    default: without one, keys have other strides, and matmuls may round differently.
+    """
+    kwargs: dict[str, Any] = {}
     if batch.padded:
         kwargs["attention_mask"] = batch.mask.long()
         if "position_ids" in anatomy.forward_takes:

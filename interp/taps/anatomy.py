@@ -95,6 +95,12 @@ def dissect(hf: PreTrainedModel) -> Anatomy:
     name = config.model_type
     if name in REFUSED_FAMILIES:
         raise ModelError(f"models of type {name!r} are refused: {REFUSED_FAMILIES[name]}.")
+    lacking = [key for key in _NEEDED if not isinstance(getattr(config, key, None), int)]
+    if lacking:
+        raise ModelError(
+            f"models of type {name!r} are not supported: the config lacks {', '.join(lacking)}; "
+            "expected a decoder-only transformer with attention in each block."
+        )
     decoder = _decoder(hf)
     stack = _stack(decoder, config.num_hidden_layers, name)
     family = FAMILIES.get(name)
@@ -125,6 +131,9 @@ def dissect(hf: PreTrainedModel) -> Anatomy:
         embedding_multiplier=float(getattr(config, "embedding_multiplier", 1.0)),
         refused=_refusals(family, blocks[0], decoder, known=known, parallel=parallel),
     )
+
+
+_NEEDED = ("num_hidden_layers", "num_attention_heads", "hidden_size")
 
 
 def _decoder(hf: PreTrainedModel) -> nn.Module:

@@ -66,8 +66,9 @@ def tap_norm(
     centred, scale = normalise(norm, x)
     old, alias = centred / scale, scale.view_as(scale)
     new_scale = on_scale(alias) if on_scale else alias
-    before = old.view_as(old) if new_scale is alias else centred / new_scale
+    plain = new_scale is alias and not alias.requires_grad
+    before = old.view_as(old) if plain else centred / new_scale
     new = on_normalized(before) if on_normalized else before
-    if new_scale is alias and new is before and not out.requires_grad:
+    if plain and new is before and not out.requires_grad:
         return out
     return out + ((new - old) * gamma(norm, offset)).to(out.dtype)

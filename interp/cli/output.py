@@ -1,0 +1,70 @@
+"""How the commands print: tables for people, JSON for scripts, one line for an error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from interp.errors import InterpError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+__all__ = ["console", "frame_table", "guarded", "print_json", "table"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+console = Console()
+_errors = Console(stderr=True)
+
+#: Exit codes: 1 for an error that says what to do, 130 for Ctrl-C; typer uses 2 for bad usage.
+FAILED, INTERRUPTED = 1, 130
+
+
+def guarded(command: F) -> F:
+    """Turn this package's errors into one line and an exit code."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except InterpError as error:
+            _errors.print(f"[bold red]{type(error).__name__}[/]: ", end="")
+            _errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(FAILED) from None
+        except KeyboardInterrupt:
+            _errors.print("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+
+    return run  # type: ignore[return-value]
+
+
+def print_json(value: Any) -> None:
+    """Plain JSON on standard output, nothing else."""
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table; floats with three decimals, numbers to the right."""
+    out = Table(title=title, title_justify="left", header_style="bold")
+    for i, name in enumerate(columns):
+        numeric = bool(rows) and isinstance(rows[0][i], int | float)
+        out.add_column(name, justify="right" if numeric else "left")
+    for row in rows:
+        out.add_row(*(_cell(value) for value in row))
+    console.print(out)
+
+
+def frame_table(title: str, frame: DataFrame) -> None:
+    """A data frame as a table."""
+    table(title, [str(c) for c in frame.columns], list(frame.itertuples(index=False, name=None)))
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
