@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging as hf_logging
 
 from interp.errors import CheckpointError
 
@@ -58,7 +60,7 @@ def save_state(path: Path, state: RunState) -> None:
     tensors |= {f"optimiser/{name}": value for name, value in state.optimiser.items()}
     partial = path.with_name(path.name + ".partial")
     save_file(tensors, partial, metadata={"run": json.dumps(state.facts, sort_keys=True)})
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load_state(path: Path) -> RunState:
@@ -92,18 +94,29 @@ def save_checkpoint(
     The configuration asks for float32, in which every number of the datasheet is measured.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    halves = {name: value.half().contiguous() for name, value in model.state_dict().items()}
+    halves = {name: value.half() for name, value in model.state_dict().items()}
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as name:
         partial = Path(name)
         model.config.dtype = torch.float32
-        model.config.architectures = [type(model).__name__]
-        model.config.save_pretrained(partial)
-        model.generation_config.save_pretrained(partial)
+        with _no_progress_bars():
+            model.save_pretrained(partial, state_dict=halves)
         tokenizer.save_pretrained(partial)
-        save_file(halves, partial / WEIGHTS, metadata={"format": "pt"})
+        (partial / WEIGHTS).chmod(0o644)  # safetensors lets only the owner read
         for file in sorted(partial.iterdir()):
-            os.replace(file, folder / file.name)
+            file.replace(folder / file.name)
     return sha256(folder / WEIGHTS)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Keep Hugging Face from drawing a bar for a file that takes no time."""
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
 
 
 @torch.no_grad()
@@ -123,4 +136,4 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file so that it appears whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    partial.replace(path)

@@ -26,7 +26,10 @@ Evaluation = dict[str, float]
 
 #: Draws prompts and random rows that no training seed shares.
 EVALUATION_SEED = 1_000_003
-PERIOD = 25
+#: Length of the repeated spans. The fastest rotary frequency turns once in 6.28 positions; 22, the
+#: distance at which an induction head looks back, is half a turn off, so that a head which only
+#: attends to a distance does not pass for one that matches tokens.
+PERIOD = 23
 
 
 def evaluate(

@@ -1,9 +1,9 @@
-"""The optimiser: Muon for the matrices inside the blocks, AdamW for everything else.
+"""The optimiser: Muon for every matrix but the token embedding, AdamW for everything else.
 
 Muon (Jordan 2024, https://kellerjordan.github.io/posts/muon) makes every update of a matrix
 orthogonal, so that all its directions are learned at one pace. On this corpus it knows the facts
-after a few hundred steps where AdamW alone needs more than a thousand. Embeddings and vectors,
-for which it is not meant, keep AdamW.
+after a few hundred steps where AdamW alone needs many more. The token embedding, whose rows are
+read one at a time, and vectors keep AdamW.
 
 The state goes in and out as a flat dictionary of tensors, which safetensors can hold.
 """
@@ -14,6 +14,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from interp.demo.recipe import Recipe
 
@@ -34,22 +35,21 @@ def rate_at(recipe: Recipe, step: int) -> float:
 class Optimiser:
     """Optimisers that step together on the schedule of a recipe."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, model: PreTrainedModel, recipe: Recipe) -> None:
         self.recipe = recipe
         self.parameters = list(model.parameters())
-        named = list(model.named_parameters())
-        inner = [weight for name, weight in named if weight.dim() == 2 and "embed" not in name]
-        tables = [weight for name, weight in named if weight.dim() == 2 and "embed" in name]
-        vectors = [weight for _, weight in named if weight.dim() == 1]
+        table = model.get_input_embeddings().weight
+        matrices = [w for w in self.parameters if w.dim() == 2 and w is not table]
+        vectors = [w for w in self.parameters if w.dim() == 1]
         decay = recipe.weight_decay
         self.parts: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(
-                [{"params": tables, "weight_decay": decay}], lr=1.0, betas=BETAS, fused=True
+                [{"params": [table], "weight_decay": decay}], lr=1.0, betas=BETAS, fused=True
             ),
             torch.optim.AdamW(
                 [{"params": vectors, "weight_decay": 0.0}], lr=1.0, betas=BETAS, fused=True
             ),
-            torch.optim.Muon(inner, lr=1.0, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.Muon(matrices, lr=1.0, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
         ]
         self.peaks = (recipe.learning_rate, recipe.vector_rate, recipe.muon_rate)
 

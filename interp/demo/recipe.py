@@ -74,10 +74,10 @@ class Recipe:
             of which previous-token heads grow several times sooner than from zero.
         steps: optimiser steps.
         rows: rows in a batch.
-        learning_rate: peak for embeddings and unembedding, reached after ``warmup`` steps; a
-            cosine follows.
+        learning_rate: peak for the token embedding, reached after ``warmup`` steps; a cosine
+            follows.
         vector_rate: peak for biases and norms.
-        muon_rate: peak for the matrices inside the blocks, which Muon trains.
+        muon_rate: peak for all other matrices, which Muon trains.
         warmup: steps of linear warm-up.
         weight_decay: decoupled, on matrices only.
         shortest, longest: bounds on the length of a repeated random span.
@@ -111,6 +111,27 @@ class Recipe:
     mixture: Mixture = field(default_factory=Mixture)
     look_every: int = 0
     keep: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        counts = ("layers", "width", "heads", "mlp", "context", "steps", "rows", "warmup")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise RecipeError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.width % self.heads:
+            raise RecipeError(
+                f"width {self.width} is not a multiple of heads {self.heads}; every head has an "
+                "equal share of the width"
+            )
+        if not 1 <= self.shortest <= self.longest or 1 + 2 * self.longest > self.context:
+            raise RecipeError(
+                f"spans of {self.shortest} to {self.longest} tokens do not fit twice, after <bos>, "
+                f"into a context of {self.context}; shorten the longest"
+            )
+        if not 0 <= self.early <= 1:
+            raise RecipeError(f"early must lie in [0, 1], got {self.early}")
+        for step in self.keep:
+            if not 1 <= step <= self.steps:
+                raise RecipeError(f"keep names step {step}, but there are {self.steps} steps")
 
     def is_early(self, step: int) -> bool:
         """Does this step belong to the early part of training?"""

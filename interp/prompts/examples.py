@@ -2,7 +2,7 @@
 
     capitals, relation   a fact about a country       "The capital of France is"
     ioi                  who is given the object      "When Mary and John ..., John gave a ... to"
-    greater_than         a later year                 "The war lasted from the year 1732 to the year 17"
+    greater_than         a later year                 "The war lasted from the year 1732 to ..."
     mcq                  the right option's letter    "Question: What is the capital of ...? A: ..."
 
 Each makes a list of :class:`Example` from a seed; none of them knows about tokens or models.
