@@ -78,6 +78,6 @@ def _numbers(axes, array: np.ndarray, top: float, *, signed: bool) -> None:  # t
 
 
 def visible(token: str) -> str:
-    """A label as a reader can see it: inner line breaks and lone spaces made visible."""
-    shown = token.replace("\n", "\\n").replace("\t", "\\t")
+    """A label as a reader can see it: control characters and lone spaces made visible."""
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in token)
     return "␣" if shown.strip() == "" and shown else shown.strip().replace("$", r"\$")

@@ -1,0 +1,81 @@
+"""The commands are thin: what they print is what the library measured."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+import interp
+from interp.cli import app
+
+runner = CliRunner()
+
+
+def call(*arguments, code=0):
+    result = runner.invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_help_names_every_command():
+    text = call("--help").output
+    for name in ("demo", "info", "patch", "lens", "heads", "train-demo"):
+        assert name in text
+
+
+def test_info_says_what_is_proven_and_refused():
+    facts = json.loads(call("info", "demo", "--json", "--check", "full").output)
+    assert facts["family"] == "gpt_neox"
+    assert "resid_mid" in facts["proven"]
+    assert "pos_embed" in facts["refused"]
+    assert facts["worst"]["all sites hooked == eager attention"] == 0.0
+    assert "sites proven by the quick check" in call("info", "demo").output
+
+
+def test_patch_prints_the_librarys_numbers(tmp_path):
+    arguments = ["patch", "demo", "L*.resid_pre", "--clean", "The capital of France is",
+                 "--corrupted", "The capital of Japan is"]  # fmt: skip
+    rows = json.loads(call(*arguments, "--json").output)
+    model = interp.load("demo")
+    result = interp.patch(model, "The capital of France is", "The capital of Japan is", "L*.resid_pre")
+    assert rows == result.to_frame().to_dict("records")
+    saved, figure = tmp_path / "a.safetensors", tmp_path / "figure"
+    call(*arguments, "--save", saved, "--plot", figure)
+    assert interp.PatchResult.load(saved).values.tolist() == result.values.tolist()
+    assert figure.with_suffix(".png").exists()
+    assert figure.with_suffix(".svg").exists()
+
+
+def test_patch_takes_tasks_and_files(tmp_path):
+    model = interp.load("demo")
+    pairs = interp.prompts.capitals(model, 6, 1)
+    file = tmp_path / "pairs.jsonl"
+    interp.prompts.save(pairs, file)
+    options = ["--positions", "END", "--json", "--seed", "1"]
+    from_task = json.loads(call("patch", "demo", "L*.resid_pre", "--task", "capitals", "--n", 6, *options).output)
+    from_file = json.loads(call("patch", "demo", "L*.resid_pre", "--prompts", file, *options).output)
+    assert from_task == from_file
+
+
+def test_lens_and_heads(tmp_path):
+    rows = json.loads(call("lens", "demo", "The capital of France is", "--json").output)
+    assert {"layer", "position", "top", "prob"} <= set(rows[0])
+    heads = json.loads(call("heads", "demo", "--n", 8, "--json").output)
+    assert len(heads) == 24
+    assert "induction" in call("heads", "demo", "--n", 8).output
+    assert "no head of any kind found" in call("heads", "random", "--n", 8).output
+
+
+@pytest.mark.parametrize(("arguments", "message", "code"), [
+    (["info", "./nowhere"], "CheckpointError: there is no folder", 1),
+    (["patch", "demo", "L*.resid_prr", "--task", "ioi"], "nearest: 'L*.resid_pre'", 1),
+    (["patch", "demo", "L*.resid_pre", "--task", "capital"], "nearest: 'capitals'", 1),
+    (["patch", "demo", "L*.resid_pre"], "--clean and --corrupted", 2),
+    (["lens", "demo", ""], "PromptError", 1),
+    (["lens", "demo", "The zyzzyva is"], "PromptError", 1),
+    (["info", "demo", "--device", "cuda:99"], "is not available here", 1),
+])  # fmt: skip
+def test_errors_are_one_line_with_an_exit_code(arguments, message, code):
+    result = call(*arguments, code=code)
+    assert message in " ".join(result.output.split())
+    assert "Traceback" not in result.output

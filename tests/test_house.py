@@ -1,0 +1,129 @@
+"""The house keeps its floors, its public names and its cheap front door."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import interp
+
+ROOT = Path(interp.__file__).parent
+
+#: Imports between rooms point to a lower floor only.
+FLOORS = {
+    "errors": 0,
+    "paths": 1, "progress": 1, "intervals": 1, "scores": 1, "sites": 1, "token_batch": 1,
+    "metrics": 2, "figures": 2, "tokens": 2, "results": 2, "taps": 2,
+    "prompts": 3,
+    "runs": 4,
+    "models": 5,
+    "patching": 6, "lenses": 6,
+    "discovery": 7,
+    "demo": 8,
+    "cli": 9, "__main__": 10,
+}  # fmt: skip
+
+PUBLIC = {
+    "load", "patch", "lens", "head_scores",
+    "Model", "Site", "Edge", "Prompts", "TokenBatch", "Run", "Cache",
+    "PatchResult", "LensResult", "HeadScores",
+    "Replace", "Add", "Scale", "Zero", "Noise",
+    "prompts", "metrics", "errors", "figures", "__version__",
+}  # fmt: skip
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of this package that a file imports, type checking included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("interp"):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= set(names if node.module == "interp" else [node.module])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("interp.")}
+    return found
+
+
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path):
+    own = path.relative_to(ROOT).with_suffix("").parts[0]
+    if own == "__init__":
+        return
+    for module in imports(path):
+        if module == "interp" or room(module) == own:
+            continue
+        assert FLOORS[room(module)] < FLOORS[own], f"{path.name} imports {module} from above"
+
+
+def test_every_room_has_a_floor():
+    rooms = {p.relative_to(ROOT).with_suffix("").parts[0] for p in ROOT.rglob("*.py")} - {"__init__"}
+    assert rooms == set(FLOORS)
+
+
+def test_public_names_are_a_decision():
+    assert set(interp.__all__) == PUBLIC
+    for name in interp.__all__:
+        assert getattr(interp, name) is not None
+    with pytest.raises(AttributeError, match="nearest: 'patch'"):
+        _ = interp.pathc
+
+
+def test_import_is_cheap():
+    code = (
+        "import sys, time; t = time.perf_counter(); import interp; t = time.perf_counter() - t; "
+        "heavy = [m for m in ('torch', 'transformers', 'transformer_lens', 'nnsight', 'sae_lens', "
+        "'numpy', 'pandas', 'matplotlib') if m in sys.modules]; print(t < 0.5, heavy)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "True []"
+
+
+def test_loading_and_running_imports_no_other_interpretability_library():
+    code = (
+        "import sys, interp, interp.patching.verb, interp.models.load, interp.discovery.heads; "
+        "print([m for m in ('transformer_lens', 'nnsight', 'sae_lens') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_nothing_is_pickled_or_printed():
+    for path in ROOT.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"^\s*import pickle|torch\.load\(|^\s*print\(", text, re.M), path
+
+
+def test_files_are_short():
+    long = {str(p.relative_to(ROOT)): n for p in ROOT.rglob("*.py")
+            if (n := len(p.read_text().splitlines())) > 370}  # fmt: skip
+    assert not long
+
+
+def test_no_template_or_head_of_the_shipped_model_stands_in_the_library():
+    """Templates are data and findings are measured: no string of the code holds either."""
+    tables = [json.loads(p.read_text()) for p in (ROOT.parent / "data/prompts").glob("*.json")]
+    templates = {text for text in texts(tables) if "{" in text and " " in text}
+    assert len(templates) > 30
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert node.value not in templates, f"{path}: {node.value!r}"
+                assert not re.fullmatch(r"L\d+\.H\d+(\.\w+)?", node.value), f"{path}: {node.value!r}"
+
+
+def texts(value):
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from texts(part)
