@@ -53,19 +53,29 @@ _MODULES = ("prompts", "metrics", "errors", "figures")
 __all__ = [*_PUBLIC, *_MODULES, "__version__"]
 
 if TYPE_CHECKING:
-    from interp import errors, figures, metrics, prompts
-    from interp.discovery.heads import HeadScores, head_scores
-    from interp.lenses.logit_lens import LensResult, lens
-    from interp.models.load import load
-    from interp.models.model import Model
-    from interp.patching.result import PatchResult
-    from interp.patching.verb import patch
-    from interp.prompts.prompts import Prompts
-    from interp.runs.cache import Cache
-    from interp.runs.edits import Add, Noise, Replace, Scale, Zero
-    from interp.runs.execute import Run
-    from interp.sites import Edge, Site
-    from interp.token_batch import TokenBatch
+    from interp import errors as errors
+    from interp import figures as figures
+    from interp import metrics as metrics
+    from interp import prompts as prompts
+    from interp.discovery.heads import HeadScores as HeadScores
+    from interp.discovery.heads import head_scores as head_scores
+    from interp.lenses.logit_lens import LensResult as LensResult
+    from interp.lenses.logit_lens import lens as lens
+    from interp.models.load import load as load
+    from interp.models.model import Model as Model
+    from interp.patching.result import PatchResult as PatchResult
+    from interp.patching.verb import patch as patch
+    from interp.prompts.prompts import Prompts as Prompts
+    from interp.runs.cache import Cache as Cache
+    from interp.runs.edits import Add as Add
+    from interp.runs.edits import Noise as Noise
+    from interp.runs.edits import Replace as Replace
+    from interp.runs.edits import Scale as Scale
+    from interp.runs.edits import Zero as Zero
+    from interp.runs.execute import Run as Run
+    from interp.sites import Edge as Edge
+    from interp.sites import Site as Site
+    from interp.token_batch import TokenBatch as TokenBatch
 
 
 def __getattr__(name: str) -> Any:

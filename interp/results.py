@@ -124,7 +124,7 @@ def read_file(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str,
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors: dict[str, torch.Tensor] = {n: file.get_tensor(n) for n in file.keys()}
+            tensors: dict[str, torch.Tensor] = {n: file.get_tensor(n) for n in sorted(file.keys())}
     except (SafetensorError, OSError) as error:
         raise ResultError(
             f"{str(path)!r} cannot be read ({error}): it is damaged or not a saved result."

@@ -66,7 +66,9 @@ def test_imports_point_down(path):
 
 
 def test_every_room_has_a_floor():
-    rooms = {p.relative_to(ROOT).with_suffix("").parts[0] for p in ROOT.rglob("*.py")} - {"__init__"}
+    rooms = {p.relative_to(ROOT).with_suffix("").parts[0] for p in ROOT.rglob("*.py")} - {
+        "__init__"
+    }
     assert rooms == set(FLOORS)
 
 
@@ -118,7 +120,9 @@ def test_no_template_or_head_of_the_shipped_model_stands_in_the_library():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 assert node.value not in templates, f"{path}: {node.value!r}"
-                assert not re.fullmatch(r"L\d+\.H\d+(\.\w+)?", node.value), f"{path}: {node.value!r}"
+                assert not re.fullmatch(r"L\d+\.H\d+(\.\w+)?", node.value), (
+                    f"{path}: {node.value!r}"
+                )
 
 
 def texts(value):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -23,11 +23,11 @@ ModelName = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything drawn at random.")]
-Device = Annotated[Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps or auto.")]  # noqa: UP045
-Dtype = Annotated[Optional[str], typer.Option(help="float32, bfloat16, float16, float64.")]  # noqa: UP045
-Revision = Annotated[Optional[str], typer.Option(help="Hub revision, or a demo checkpoint.")]  # noqa: UP045
-Save = Annotated[Optional[Path], typer.Option(help="Write the result to this file.")]  # noqa: UP045
-Plot = Annotated[Optional[Path], typer.Option(help="Write the figure to PATH.png and PATH.svg.")]  # noqa: UP045
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16, float64.")]
+Revision = Annotated[str | None, typer.Option(help="Hub revision, or a demo checkpoint.")]
+Save = Annotated[Path | None, typer.Option(help="Write the result to this file.")]
+Plot = Annotated[Path | None, typer.Option(help="Write the figure to PATH.png and PATH.svg.")]
 
 
 def _load(name: str, seed: int = 0, **options: Any) -> Any:
@@ -49,7 +49,9 @@ def _draw(result: Any, path: Path | None, **options: Any) -> None:
 @app.command()
 @guarded
 def demo(
-    model: Annotated[str, typer.Option(help="'demo', 'random', or a demo model's folder.")] = "demo",
+    model: Annotated[
+        str, typer.Option(help="'demo', 'random', or a demo model's folder.")
+    ] = "demo",
     out: Annotated[Path, typer.Option(help="Folder for figures, results and the report.")] = Path(
         "out/demo"
     ),
@@ -73,8 +75,10 @@ def demo(
 
 def _show_tour(tour: Any) -> None:
     console.print(str(tour.model), highlight=False)
-    rows = [(t.name, t.metric, t.value, f"{t.low:.3f} – {t.high:.3f}", t.control) for t in tour.tasks]
-    table("tasks", ["task", "metric", "value", "95% interval", "untrained twin"], rows)
+    tasks = [
+        (t.name, t.metric, t.value, f"{t.low:.3f} – {t.high:.3f}", t.control) for t in tour.tasks
+    ]
+    table("tasks", ["task", "metric", "value", "95% interval", "untrained twin"], tasks)
     heads = [
         (kind.replace("_", "-"), head, score, twin, twin_score)
         for kind in ("previous_token", "duplicate_token", "induction")
@@ -82,7 +86,9 @@ def _show_tour(tour: Any) -> None:
             tour.heads.top(kind, 3), tour.twin_heads.top(kind, 3), strict=True
         )
     ]
-    table("heads that look back (mean attention)", ["kind", "head", "score", "twin", "twin's"], heads)
+    table(
+        "heads that look back (mean attention)", ["kind", "head", "score", "twin", "twin's"], heads
+    )
     if tour.knows_facts:
         rows = [
             (position, site["layer"], site["recovered"], f"{site['low']:.3f} – {site['high']:.3f}")
@@ -119,7 +125,9 @@ def info(
         "weights sha256": loaded.weights_hash,
     }  # fmt: skip
     if json:
-        print_json({**facts, "proven": report.proven, "refused": report.refused, "worst": report.worst})
+        print_json(
+            {**facts, "proven": report.proven, "refused": report.refused, "worst": report.worst}
+        )
         return
     table("model", ["", ""], [(k, str(v)) for k, v in facts.items()])
     table(f"sites proven by the {report.level} check", ["point"], [(p,) for p in report.proven])
@@ -131,15 +139,15 @@ def info(
 def patch(
     model: ModelName,
     sites: Annotated[str, typer.Argument(help="Such as 'L*.resid_pre' or 'L*.H*.z'.")],
-    clean: Annotated[Optional[str], typer.Option(help="The clean prompt.")] = None,  # noqa: UP045
-    corrupted: Annotated[Optional[str], typer.Option(help="The corrupted prompt.")] = None,  # noqa: UP045
-    task: Annotated[Optional[str], typer.Option(help="Or a task: capitals, ioi, mcq, ...")] = None,  # noqa: UP045
-    prompts: Annotated[Optional[Path], typer.Option(help="Or a JSONL or CSV file.")] = None,  # noqa: UP045
+    clean: Annotated[str | None, typer.Option(help="The clean prompt.")] = None,
+    corrupted: Annotated[str | None, typer.Option(help="The corrupted prompt.")] = None,
+    task: Annotated[str | None, typer.Option(help="Or a task: capitals, ioi, mcq, ...")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Or a JSONL or CSV file.")] = None,
     n: Annotated[int, typer.Option(min=1, help="Prompts of the task.")] = 64,
     metric: Annotated[str, typer.Option(help="logit_diff, prob, kl, ...")] = "logit_diff",
-    direction: Annotated[Optional[str], typer.Option(help="denoise or noise.")] = None,  # noqa: UP045
-    source: Annotated[Optional[str], typer.Option(help="clean, corrupted, zero, resample.")] = None,  # noqa: UP045
-    positions: Annotated[Optional[str], typer.Option(help="each, all, END, -1, subject, ...")] = None,  # noqa: UP045
+    direction: Annotated[str | None, typer.Option(help="denoise or noise.")] = None,
+    source: Annotated[str | None, typer.Option(help="clean, corrupted, zero, resample.")] = None,
+    positions: Annotated[str | None, typer.Option(help="each, all, END, -1, subject, ...")] = None,
     top: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 12,
     seed: Seed = 0,
     device: Device = None,
@@ -239,7 +247,9 @@ def heads(
         print_json(result.to_frame().to_dict("records"))
     else:
         kinds = ("previous_token", "duplicate_token", "induction", "copying_logit", "copying_ov")
-        rows = [(k.replace("_", "-"), head, score) for k in kinds for head, score in result.top(k, top)]
+        rows = [
+            (k.replace("_", "-"), head, score) for k in kinds for head, score in result.top(k, top)
+        ]
         table(f"strongest heads of each kind (even attention: {result.chance:.3f})",
               ["kind", "head", "score"], rows)  # fmt: skip
         found = {kind: result.found(kind) for kind in kinds[:3]}

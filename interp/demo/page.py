@@ -84,7 +84,7 @@ def _figures(tour: Tour) -> dict[str, tuple[Figure, str]]:
                 x_name="residual stream before block",
                 y_name="share of prompts",
                 bottom=0.0,
-            ),  # fmt: skip
+            ),
             f"Share of {len(tour.facts)} prompts whose capital is the top token when the residual "
             "stream at the last position is read through the final norm and the unembedding.",
         ),
@@ -112,7 +112,7 @@ def _figures(tour: Tour) -> dict[str, tuple[Figure, str]]:
                 column_name=columns.name,
                 title=f"where the capital is: {site}, {name}",
                 unit="logit_diff recovered (0 corrupted, 1 clean)",
-            ),  # fmt: skip
+            ),
             f"{pairs}: what one block's {'attention' if i == 0 else 'MLP'} adds at one position.",
         )
     return figures

@@ -113,7 +113,11 @@ class HeadScores:
             rows=[str(i) for i in range(scores.shape[0])],
             columns=[str(i) for i in range(scores.shape[1])],
             title=title or f"{kind.replace('_', '-')} score",
-            unit="mean attention" if attention else "logits" if kind == "copying_logit" else "share",
+            unit="mean attention"
+            if attention
+            else "logits"
+            if kind == "copying_logit"
+            else "share",
             column_name="head",
             signed=not attention,
             limit=1.0 if kind != "copying_logit" else None,
@@ -133,9 +137,7 @@ class HeadScores:
         return cls(**tensors, chance=meta["chance"], provenance=provenance)
 
 
-def repeated_tokens(
-    model: Model, *, n: int, period: int, seed: int = 0
-) -> TokenBatch:
+def repeated_tokens(model: Model, *, n: int, period: int, seed: int = 0) -> TokenBatch:
     """``n`` rows of BOS (where the model has one) and ``period`` random tokens written twice."""
     bos = model.tokens.bos_id
     width = 2 * period + (bos is not None)
@@ -152,9 +154,7 @@ def repeated_tokens(
 
 
 @torch.no_grad()
-def head_scores(
-    model: Model, *, n: int = 64, period: int = 24, seed: int = 0
-) -> HeadScores:
+def head_scores(model: Model, *, n: int = 64, period: int = 24, seed: int = 0) -> HeadScores:
     """Score every head of a model on repeated random tokens.
 
     Args:
@@ -186,9 +186,7 @@ def head_scores(
     )
 
 
-def _copying_logit(
-    model: Model, tokens: TokenBatch, period: int
-) -> Float[Tensor, "layer head"]:
+def _copying_logit(model: Model, tokens: TokenBatch, period: int) -> Float[Tensor, "layer head"]:
     """Direct effect of each head on the logit of the right next token, in the second copy."""
     anatomy = model.anatomy
     if any(block.attn_branch is not block.attn for block in anatomy.blocks):
@@ -230,4 +228,3 @@ def _copying_ov(model: Model) -> Float[Tensor, "layer head"]:
         eigenvalues = torch.linalg.eigvals(matrix)
         out.append(eigenvalues.real.sum(-1) / eigenvalues.abs().sum(-1).clamp(min=1e-12))
     return torch.stack(out)
-

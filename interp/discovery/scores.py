@@ -28,8 +28,8 @@ def previous_token_scores(
     Queries at positions 0 and 1 do not count: ``<bos>`` has nothing before it, and the token
     after it may look there only because heads with nothing to do rest on ``<bos>``.
 
-    >>> before = torch.eye(4).roll(-1, dims=1)[None, None]  # query q attends to key q - 1
-    >>> previous_token_scores(before.transpose(-1, -2))
+    >>> before = torch.eye(4).roll(-1, dims=1)  # row q has its 1 in column q - 1
+    >>> previous_token_scores(before[None, None])
     tensor([1.])
     """
     if pattern.shape[-1] < 3:

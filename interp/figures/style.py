@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ DIVERGING: Final = "RdBu_r"  # red is positive, blue negative, white zero
 SEQUENTIAL: Final = "viridis"
 PALETTE: Final = ("#33658a", "#d1495b", "#66a182", "#edae49", "#5d3a6e", "#7a7a7a")
 
-_STYLE: Final = {
+_STYLE: Final[dict[Any, Any]] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,

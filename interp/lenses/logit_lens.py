@@ -75,7 +75,9 @@ class LensResult:
             PromptError: the prompts had no answers.
         """
         if self.answer_rank is None:
-            raise PromptError("these prompts had no answers: pass Prompts with answers to the lens.")
+            raise PromptError(
+                "these prompts had no answers: pass Prompts with answers to the lens."
+            )
         return (self.answer_rank == 0).float().mean(-1)
 
     def to_frame(self, prompt: int = 0) -> DataFrame:
@@ -101,7 +103,10 @@ class LensResult:
 
         shown = [i for i, token in enumerate(self.tokens[prompt]) if token]
         return lens_table(
-            [[self.top_tokens[layer][prompt][i] for i in shown] for layer in range(len(self.layers))],
+            [
+                [self.top_tokens[layer][prompt][i] for i in shown]
+                for layer in range(len(self.layers))
+            ],
             self.top_probs[:, prompt, shown, 0],
             rows=self.layers,
             columns=[self.tokens[prompt][i] for i in shown],

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from interp.errors import ModelError
-from interp.runs.execute import execute, resolve
+from interp.runs.execute import execute
+from interp.runs.plan import resolve
 from interp.sites import POINTS
 from interp.taps.anatomy import Anatomy
 from interp.taps.norms import gamma
@@ -101,7 +102,7 @@ def _finite(anatomy: Anatomy) -> None:
 
 
 def _tokens(anatomy: Anatomy) -> TokenBatch:
-    vocabulary = anatomy.hf.get_input_embeddings().num_embeddings  # type: ignore[union-attr]
+    vocabulary = anatomy.hf.get_input_embeddings().num_embeddings
     width = min(8, anatomy.n_ctx or 8)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, vocabulary, (2, width), generator=generator)
@@ -146,16 +147,16 @@ def _readable(anatomy: Anatomy, batch: TokenBatch, failed: dict[str, str]) -> di
         value = cache[_pattern(point)]
         value = value if POINTS[point].layered else value[None]
         expected = [sizes.get(axis) for axis in POINTS[point].axes]
-        if any(want not in (None, got) for want, got in zip(expected, value.shape[1:], strict=True)):
+        if any(
+            want not in (None, got) for want, got in zip(expected, value.shape[1:], strict=True)
+        ):
             failed[point] = f"has shape {list(value.shape[1:])}, expected {expected}"
             continue
         values[point] = value
     return values
 
 
-def _identities(
-    anatomy: Anatomy, v: dict[str, Tensor], failed: dict[str, str]
-) -> dict[str, float]:
+def _identities(anatomy: Anatomy, v: dict[str, Tensor], failed: dict[str, str]) -> dict[str, float]:
     """Equations that must hold between sites; the points of one that does not are refused."""
     tolerance = _TOLERANCE.get(next(anatomy.hf.parameters()).dtype, 3e-2)
     worst: dict[str, float] = {}
@@ -224,7 +225,9 @@ def _affine(anatomy: Anatomy, name: str, normalized: Tensor) -> Tensor:
     for block, x in zip(anatomy.blocks, normalized, strict=True):
         norm: Any = getattr(block, name)
         bias = getattr(norm, "bias", None)
-        out.append(x.float() * gamma(norm, anatomy.family.norm_offset) + (0 if bias is None else bias))
+        out.append(
+            x.float() * gamma(norm, anatomy.family.norm_offset) + (0 if bias is None else bias)
+        )
     return torch.stack(out)
 
 

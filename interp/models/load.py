@@ -161,7 +161,7 @@ def _read(
     from transformers import AutoConfig, AutoModelForCausalLM
 
     options: dict[str, Any] = {} if revision is None else {"revision": revision}
-    with _reading(source):
+    with _Reading(source):
         config = AutoConfig.from_pretrained(source, **options)
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if dtype is None:
@@ -170,7 +170,7 @@ def _read(
             dtype = torch.float32
     if device == "auto":
         options["device_map"] = "auto"
-    with _reading(source):
+    with _Reading(source):
         hf, info = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )
@@ -183,7 +183,7 @@ def _read(
     return hf.eval() if device == "auto" else hf.to(target).eval()
 
 
-class _reading:
+class _Reading:
     """Turns whatever reading a checkpoint raises into one clear error."""
 
     def __init__(self, source: str) -> None:
@@ -223,7 +223,7 @@ def _tokenizer(
             raise CheckpointError(f"{place!r} holds no tokenizer (none of {', '.join(files)}).")
         return None
     options: dict[str, Any] = {} if revision is None else {"revision": revision}
-    with _reading(place):
+    with _Reading(place):
         return AutoTokenizer.from_pretrained(place, **options)
 
 

@@ -19,8 +19,10 @@ from interp.prompts.pairs import build
 from interp.prompts.positions import resolve_columns
 from interp.prompts.prompts import Prompts
 from interp.runs.edits import Edit
-from interp.runs.execute import Logits, Run, Save, execute, generating, resolve
+from interp.runs.execute import Logits, Run, execute
+from interp.runs.generate import generating
 from interp.runs.memory import Estimate, estimate
+from interp.runs.plan import Save, resolve
 from interp.sites import POINTS, Site
 from interp.taps.anatomy import Anatomy, dissect
 from interp.token_batch import TokenBatch

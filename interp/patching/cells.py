@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from interp.errors import PromptError, RunError, SiteError
 from interp.prompts.prompts import Prompts
 from interp.results import Axis
-from interp.runs.execute import resolve
+from interp.runs.plan import resolve
 from interp.sites import Site
 from interp.taps.anatomy import Anatomy
 
@@ -97,8 +98,7 @@ def _one(anatomy: Anatomy, site: Site, positions: Positions, prompts: Prompts) -
 def _width(anatomy: Anatomy) -> int:
     down = anatomy.blocks[0].down
     assert down is not None  # families without neurons refuse mlp_pre and mlp_post
-    weight = down.weight
-    assert not callable(weight)
+    weight: Any = down.weight
     return int(weight.shape[0] if type(down).__name__ == "Conv1D" else weight.shape[1])
 
 

@@ -37,29 +37,29 @@ def pick_direction(direction: Direction | None, source: Source, prompts: Prompts
     Raises:
         RunError: an unknown word, a source that is the edited run, or no corrupted prompts.
     """
-    if isinstance(source, str) and source not in _NAMES:
-        raise RunError(f"source={source!r}; expected one of {', '.join(_NAMES)}, or a tensor.")
-    other = source is None or source in ("clean", "corrupted") if isinstance(source, str | None) else False  # fmt: skip
+    named = source if isinstance(source, str) else None
+    if named is not None and named not in _NAMES:
+        raise RunError(f"source={named!r}; expected one of {', '.join(_NAMES)}, or a tensor.")
+    from_other_run = source is None or named in ("clean", "corrupted")
     if direction is None:
-        by_name = {"clean": "denoise", "corrupted": "noise", None: "denoise"}
-        direction = by_name[source] if other else "noise"  # type: ignore[index, assignment]
+        direction = "denoise" if source is None or named == "clean" else "noise"
     if direction not in ("denoise", "noise"):
         raise RunError(
             f"direction={direction!r}; expected 'denoise' (the corrupted run gets clean values) "
             "or 'noise' (the reverse)."
         )
     run = "corrupted" if direction == "denoise" else "clean"
-    if source == run if isinstance(source, str) else False:
+    if named == run:
         raise RunError(
-            f"direction={direction!r} edits the {run} run, and source={source!r} is that run "
+            f"direction={direction!r} edits the {run} run, and source={named!r} is that run "
             "itself: nothing would change. Leave source out, or turn the direction round."
         )
-    if prompts.corrupted is None and (other or direction == "denoise"):
+    if prompts.corrupted is None and (from_other_run or direction == "denoise"):
         raise RunError(
             "these prompts have no corrupted side to patch with: give clean and corrupted "
             "prompts, or source='zero', 'mean' or 'resample'."
         )
-    return direction  # type: ignore[return-value]
+    return direction
 
 
 def source_edits(

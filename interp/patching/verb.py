@@ -204,6 +204,7 @@ def _baselines(
 
 def prompts_on(prompts: Prompts, device: torch.device) -> Prompts:
     """The prompts with what a metric reads on the model's device."""
+
     def move(value: Any) -> Any:
         return None if value is None else value.to(device)
 

@@ -57,8 +57,9 @@ def fit(
     """
     if n < 1:
         raise PromptError(f"{name}: n={n}, expected at least 1 prompt. Try n=64.")
-    kept, reasons, seen = [], Counter[str](), 0
-    count = n
+    kept: list[Fitting] = []
+    reasons: Counter[str] = Counter()
+    count, seen = n, 0
     while len(kept) < n:
         examples = draw(count)
         for example in examples[seen:]:

@@ -68,6 +68,7 @@ def build(
             token or is also a foil, a position is missing or ambiguous.
     """
     texts, batch = _read(tokens, clean, bos, pad)
+    assert batch is not None  # clean prompts are always given
     twin_texts, twin = _read(tokens, corrupted, bos, pad)
     pieces, twin_pieces = _pieces(tokens, batch), _pieces(tokens, twin)
     if twin is not None:

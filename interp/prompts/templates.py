@@ -43,7 +43,8 @@ def fill(template: str, values: Mapping[str, str]) -> tuple[str, dict[str, Span]
     >>> fill("The capital of {subject} is", {"subject": "Peru"})
     ('The capital of Peru is', {'subject': (15, 19)})
     """
-    text, end, spans = "", 0, {}
+    text, end = "", 0
+    spans: dict[str, Span] = {}
     for slot in SLOT.finditer(template):
         name = slot.group(1)
         if name not in values:
@@ -52,7 +53,7 @@ def fill(template: str, values: Mapping[str, str]) -> tuple[str, dict[str, Span]
                 f"{sorted(values)}; give one for every slot"
             )
         text += template[end : slot.start()]
-        earlier = sum(1 for known in spans if known.rstrip("0123456789") == name)
+        earlier = len([known for known in spans if known.rstrip("0123456789") == name])
         spans[f"{name}{earlier + 1}" if earlier else name] = (
             len(text),
             len(text) + len(values[name]),

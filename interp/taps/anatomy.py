@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, reduce
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -154,10 +154,10 @@ def _stack(decoder: nn.Module, n_layers: int, name: str) -> nn.ModuleList:
 
 def _follow(root: nn.Module, path: str | None) -> Any:
     """The submodule at a dotted path; None if the path or any part of it is missing."""
-    if path is None:
-        return None
-    return reduce(lambda m, part: None if m is None else getattr(m, part, None),
-                  path.split("."), root)  # fmt: skip
+    found: Any = root
+    for part in [] if path is None else path.split("."):
+        found = getattr(found, part, None)
+    return None if path is None else found
 
 
 def _block(module: nn.Module, family: Family) -> Block:

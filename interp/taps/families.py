@@ -136,12 +136,11 @@ BLOOM: Final = Family(
 )  # fmt: skip
 FALCON: Final = Family(
     attn="self_attention", qkv=("query_key_value",), o="dense",
-    up="dense_h_to_4h", gate=None, down="dense_4h_to_h", ln2=None,
+    up="dense_h_to_4h", gate=None, down="dense_4h_to_h",
     embed="word_embeddings", ln_final="ln_f", parallel="parallel_attn", registry=False,
     inplace_mlp_out=True,
     refused={
         **_OWN_ATTENTION,
-        **PHI.refused,
         **_refuse("this family's fused q, k, v layout differs by version", "q", "k", "v"),
     },
 )  # fmt: skip

@@ -68,6 +68,8 @@ class Hooks:
         self._shape = (x.shape[0], x.shape[1])
 
     def _shaped(self, fn: Fn, x: Tensor) -> Tensor:
+        if x.requires_grad:  # a node of its own: other readers of x are not this site
+            x = x.view_as(x)
         if x.dim() > 2 or self._shape is None:
             return fn(x)
         return fn(x.unflatten(0, self._shape)).flatten(0, 1)

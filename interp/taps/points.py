@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from interp.sites import POINTS
-from interp.taps.anatomy import Block
+from interp.taps.anatomy import Anatomy, Block
 from interp.taps.attention import tapped_attention
-from interp.taps.hooks import Anatomy, Fn, Hooks, shift
+from interp.taps.hooks import Fn, Hooks, shift
 from interp.taps.norms import tap_norm
 
 __all__ = ["Key", "tapped"]

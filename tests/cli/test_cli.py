@@ -37,7 +37,9 @@ def test_patch_prints_the_librarys_numbers(tmp_path):
                  "--corrupted", "The capital of Japan is"]  # fmt: skip
     rows = json.loads(call(*arguments, "--json").output)
     model = interp.load("demo")
-    result = interp.patch(model, "The capital of France is", "The capital of Japan is", "L*.resid_pre")
+    result = interp.patch(
+        model, "The capital of France is", "The capital of Japan is", "L*.resid_pre"
+    )
     assert rows == result.to_frame().to_dict("records")
     saved, figure = tmp_path / "a.safetensors", tmp_path / "figure"
     call(*arguments, "--save", saved, "--plot", figure)
@@ -52,8 +54,12 @@ def test_patch_takes_tasks_and_files(tmp_path):
     file = tmp_path / "pairs.jsonl"
     interp.prompts.save(pairs, file)
     options = ["--positions", "END", "--json", "--seed", "1"]
-    from_task = json.loads(call("patch", "demo", "L*.resid_pre", "--task", "capitals", "--n", 6, *options).output)
-    from_file = json.loads(call("patch", "demo", "L*.resid_pre", "--prompts", file, *options).output)
+    from_task = json.loads(
+        call("patch", "demo", "L*.resid_pre", "--task", "capitals", "--n", 6, *options).output
+    )
+    from_file = json.loads(
+        call("patch", "demo", "L*.resid_pre", "--prompts", file, *options).output
+    )
     assert from_task == from_file
 
 

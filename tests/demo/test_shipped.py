@@ -67,7 +67,9 @@ def test_it_can_do_what_it_is_shipped_for(measured, name, least):
 
 
 def test_the_untrained_twin_can_do_nothing(sheet, tokenizer):
-    twin = evaluate(build_model(FULL, vocabulary=len(tokenizer), seed=sheet["seed"]), tokenizer, n=50)
+    twin = evaluate(
+        build_model(FULL, vocabulary=len(tokenizer), seed=sheet["seed"]), tokenizer, n=50
+    )
     for name in ("capital_trained", "ioi", "repeat"):
         assert twin[name] <= 0.05
     assert abs(twin["greater_than"]) < 0.1

@@ -41,7 +41,7 @@ def test_heads_that_look_back_are_found_and_matter(tour):
     plain = interp.metrics.evaluate("accuracy", model.run(rows).logits, rows).mean()
     ablated = model.run(rows, edit={f"{head}.z": interp.Zero() for head in induction})
     others = [f"L{l}.H{h}" for l in range(model.n_layers) for h in range(model.n_heads)]
-    spared = [head for head in others if head not in induction][-len(induction):]
+    spared = [head for head in others if head not in induction][-len(induction) :]
     control = model.run(rows, edit={f"{head}.z": interp.Zero() for head in spared})
     drop, null = (float(plain - interp.metrics.evaluate("accuracy", run.logits, rows).mean())
                   for run in (ablated, control))  # fmt: skip

@@ -42,9 +42,13 @@ def test_copying_by_weights_finds_a_planted_copying_head():
     with torch.no_grad():
         block, d_head = hf.transformer.h[1].attn, 8
         value = torch.randn(32, d_head, generator=torch.Generator().manual_seed(0))
-        core = hf.lm_head.weight.T @ hf.transformer.wte.weight  # from what is written to what is read
+        core = (
+            hf.lm_head.weight.T @ hf.transformer.wte.weight
+        )  # from what is written to what is read
         block.c_attn.weight[:, 64 + 2 * d_head : 64 + 3 * d_head] = value
-        block.c_proj.weight[2 * d_head : 3 * d_head] = (core @ value).T  # makes the circuit positive
+        block.c_proj.weight[2 * d_head : 3 * d_head] = (
+            core @ value
+        ).T  # makes the circuit positive
     scores = interp.head_scores(interp.load(hf), n=4, period=8)
     assert scores.copying_ov.shape == (3, 4)
     assert float(scores.copying_ov.abs().max()) <= 1 + 1e-5

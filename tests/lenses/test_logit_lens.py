@@ -18,7 +18,9 @@ def test_the_last_row_is_the_models_own_output(family):
     logits = model.run(ids).logits
     assert result.layers[-1] == "out"
     assert torch.equal(result.top_ids[-1], logits.topk(3, dim=-1).indices)
-    assert torch.allclose(result.top_probs[-1], logits.softmax(-1).topk(3, dim=-1).values, atol=1e-5)
+    assert torch.allclose(
+        result.top_probs[-1], logits.softmax(-1).topk(3, dim=-1).values, atol=1e-5
+    )
     assert float(result.kl[-1].max()) < 1e-6
     assert float(result.kl[0].max()) > 1e-3
 

@@ -21,7 +21,10 @@ def pairs(model):
     clean = torch.randint(5, 200, (6, 7), generator=generator)
     corrupted = clean.clone()
     corrupted[:, 3] = torch.randint(5, 200, (6,), generator=generator)
-    logits = model.run(clean, logits="last").logits[:, 0], model.run(corrupted, logits="last").logits[:, 0]
+    logits = (
+        model.run(clean, logits="last").logits[:, 0],
+        model.run(corrupted, logits="last").logits[:, 0],
+    )
     answers = (logits[0] - logits[1]).argmax(-1)
     foils = (logits[1] - logits[0]).argmax(-1)
     return model.prompts(clean, corrupted, answers=answers, foils=foils,
@@ -30,11 +33,15 @@ def pairs(model):
 
 def by_hand(model, pairs, site, *, columns=slice(None), direction="denoise"):
     """The same cell with the model's own forward and one hook, written out."""
-    source, target = (pairs.clean, pairs.corrupted) if direction == "denoise" else (pairs.corrupted, pairs.clean)
+    source, target = (
+        (pairs.clean, pairs.corrupted) if direction == "denoise" else (pairs.corrupted, pairs.clean)
+    )
     layer = int(site[1])
     block = model.hf.model.layers[layer]
     kept = {}
-    handle = block.register_forward_pre_hook(lambda m, a, k: kept.update(x=(a[0] if a else k["hidden_states"])), with_kwargs=True)
+    handle = block.register_forward_pre_hook(
+        lambda m, a, k: kept.update(x=(a[0] if a else k["hidden_states"])), with_kwargs=True
+    )
     with torch.no_grad():
         model.hf(source.ids)
     handle.remove()
@@ -136,7 +143,9 @@ def test_every_metric_works_and_a_callable_sees_full_logits(model, pairs):
     assert set(shapes) == {(6, 7, model.d_vocab)}
     assert torch.allclose(result.values, builtin.values, atol=1e-5)
     with pytest.raises(MetricError, match="one score per prompt"):
-        interp.patch(model, pairs, "L1.resid_pre@subject", metric=lambda logits, prompts: logits.mean())
+        interp.patch(
+            model, pairs, "L1.resid_pre@subject", metric=lambda logits, prompts: logits.mean()
+        )
 
 
 def test_sources_zero_resample_mean_and_tensor(model, pairs):
@@ -146,15 +155,21 @@ def test_sources_zero_resample_mean_and_tensor(model, pairs):
     expected = interp.metrics.evaluate("logit_diff", run.logits, pairs)
     assert torch.allclose(zero.per_prompt[1], expected, atol=1e-6)
 
-    resample = interp.patch(model, pairs, "L0.resid_pre", positions="all", source="resample", seed=1)
+    resample = interp.patch(
+        model, pairs, "L0.resid_pre", positions="all", source="resample", seed=1
+    )
     assert sorted(resample.per_prompt.tolist()) != sorted(resample.clean.tolist())
     assert torch.equal(
         resample.per_prompt,
-        interp.patch(model, pairs, "L0.resid_pre", positions="all", source="resample", seed=1).per_prompt,
+        interp.patch(
+            model, pairs, "L0.resid_pre", positions="all", source="resample", seed=1
+        ).per_prompt,
     )
     assert resample.provenance.seed == 1
 
-    others = model.prompts(torch.randint(5, 200, (9, 7), generator=torch.Generator().manual_seed(3)))
+    others = model.prompts(
+        torch.randint(5, 200, (9, 7), generator=torch.Generator().manual_seed(3))
+    )
     mean = interp.patch(model, pairs, "L1.resid_pre", source="mean", reference=others)
     value = model.run(others, save="L1.resid_pre").cache["L1.resid_pre"].mean(0)
     tensor = interp.patch(model, pairs, "L1.resid_pre@4", source=value[4])
@@ -237,7 +252,9 @@ def test_frame_top_interval_and_repr(model, pairs):
     assert len(frame) == 12
     row = frame[(frame["layer"] == 1) & (frame["head"] == 2)].iloc[0]
     assert row["value"] == pytest.approx(float(result.values[1, 2]))
-    assert row["effect"] == pytest.approx(float(result.values[1, 2] - result.corrupted.mean()), abs=1e-6)
+    assert row["effect"] == pytest.approx(
+        float(result.values[1, 2] - result.corrupted.mean()), abs=1e-6
+    )
     assert row["low"] <= row["value"] <= row["high"]
     top = result.top(3)
     assert top["effect"].abs().is_monotonic_decreasing
@@ -286,7 +303,10 @@ def test_figures_are_returned_and_never_shown(model, pairs, tmp_path):
 
 @pytest.mark.parametrize("pad", ["right", "left"])
 def test_prompts_of_unequal_length_are_patched_at_their_own_positions(model, pad):
-    texts = ["The capital of France is", "When Mary and John went to the store, John gave a book to"]
+    texts = [
+        "The capital of France is",
+        "When Mary and John went to the store, John gave a book to",
+    ]
     twins = ["The capital of Japan is", "When Mary and John went to the store, Mary gave a book to"]
     both = model.prompts(texts, twins, answers=[5, 6], foils=[7, 8], pad=pad)
     result = interp.patch(model, both, "L*.resid_pre@END")

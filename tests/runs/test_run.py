@@ -33,7 +33,9 @@ def test_cache_takes_both_names_slices_and_wildcards(model):
 
 def test_what_was_not_saved_is_an_error_that_says_how_to_save_it(model):
     cache = model.run(tiny.tokens(), save="L1.z").cache
-    with pytest.raises(SiteError, match=r"'L0.z' was not saved.*nearest saved: 'L1.z'.*save=\['L0.z'\]"):
+    with pytest.raises(
+        SiteError, match=r"'L0.z' was not saved.*nearest saved: 'L1.z'.*save=\['L0.z'\]"
+    ):
         cache["L0.z"]
 
 
@@ -88,7 +90,8 @@ def test_functions_may_work_in_place(model):
         value = model.run(tiny.tokens(), edit={site: zero_third}, save=site).cache[site]
         assert float(value[:, 3].abs().max()) == 0, site
         assert not torch.equal(
-            model.run(tiny.tokens(), edit={site: zero_third}).logits, model.run(tiny.tokens()).logits
+            model.run(tiny.tokens(), edit={site: zero_third}).logits,
+            model.run(tiny.tokens()).logits,
         )
 
 
@@ -97,7 +100,9 @@ def test_edits_are_named_for_what_they_do(model):
     plain = model.run(ids, save="L1.resid_pre").cache["L1.resid_pre"]
 
     def after(edit):
-        return model.run(ids, edit={"L1.resid_pre": edit}, save="L1.resid_pre").cache["L1.resid_pre"]
+        return model.run(ids, edit={"L1.resid_pre": edit}, save="L1.resid_pre").cache[
+            "L1.resid_pre"
+        ]
 
     assert float(after(interp.Zero()).abs().max()) == 0
     assert torch.equal(after(interp.Scale(2.0)), plain * 2)
@@ -216,7 +221,9 @@ def test_decompose_by_head_sums_to_the_residual_stream():
         with pytest.raises(SiteError, match="no part is called"):
             parts["L9.mlp_out"]
     normed = interp.load(tiny.shared("gemma2"), check=False)
-    cache = normed.run(tiny.tokens(), save=["embed", "L*.attn_out", "L*.mlp_out", "L*.result"]).cache
+    cache = normed.run(
+        tiny.tokens(), save=["embed", "L*.attn_out", "L*.mlp_out", "L*.result"]
+    ).cache
     with pytest.raises(SiteError, match="normalises attention's output"):
         cache.decompose(heads=True)
 
@@ -258,7 +265,9 @@ def test_prompts_give_their_clean_side_and_named_positions(model):
     pairs = model.prompts(clean, corrupted, positions={"here": [1, 2, 3]})
     run = model.run(pairs, save="L1.resid_pre@here")
     whole = model.run(clean, save="L1.resid_pre").cache["L1.resid_pre"]
-    assert torch.equal(run.cache["L1.resid_pre@here"], whole[torch.arange(3), torch.tensor([1, 2, 3])])
+    assert torch.equal(
+        run.cache["L1.resid_pre@here"], whole[torch.arange(3), torch.tensor([1, 2, 3])]
+    )
     with pytest.raises(interp.errors.PromptError, match="'here'"):
         model.run(pairs, save="L1.resid_pre@hare")
 

@@ -8,7 +8,10 @@ from interp.sites import POINTS
 from tests import tiny
 
 FAMILIES = (*tiny.REGISTRY, *tiny.OWN_ATTENTION)
-VARIANTS = {"gpt_neox": {"use_parallel_residual": False}, "stablelm": {"use_parallel_residual": True}}
+VARIANTS = {
+    "gpt_neox": {"use_parallel_residual": False},
+    "stablelm": {"use_parallel_residual": True},
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,9 @@ def test_unhooked_hooked_and_hugging_face_agree_to_the_bit(models, family):
     for layer in range(model.n_layers):
         same = theirs.hidden_states[layer]
         exact = shows_pattern or layer == 0
-        assert torch.allclose(run.cache[f"L{layer}.resid_pre"], same, atol=0 if exact else 1e-5, rtol=0)
+        assert torch.allclose(
+            run.cache[f"L{layer}.resid_pre"], same, atol=0 if exact else 1e-5, rtol=0
+        )
         if shows_pattern:
             assert torch.equal(run.cache[f"L{layer}.pattern"], theirs.attentions[layer])
 
@@ -141,7 +146,9 @@ def test_resid_mid_moves_the_residual_stream(models, family):
     mid = model.run(ids, edit={"L1.resid_mid": interp.Add(delta)}, save="L1.resid_post")
     out = model.run(ids, edit={"L1.attn_out": interp.Add(delta)}, save="L1.resid_post")
     assert torch.allclose(mid.cache["L1.resid_post"], out.cache["L1.resid_post"], atol=2e-5)
-    assert not torch.equal(mid.cache["L1.resid_post"], model.run(ids, save="L1.resid_post").cache["L1.resid_post"])
+    assert not torch.equal(
+        mid.cache["L1.resid_post"], model.run(ids, save="L1.resid_post").cache["L1.resid_post"]
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -204,6 +211,8 @@ def test_a_model_that_is_no_stack_of_blocks_is_refused():
     from transformers import MambaConfig, MambaForCausalLM
 
     with torch.random.fork_rng():
-        hf = MambaForCausalLM(MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2)).eval()
+        hf = MambaForCausalLM(
+            MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2)
+        ).eval()
     with pytest.raises(interp.errors.ModelError, match="'mamba' are not supported"):
         interp.load(hf)

@@ -1,0 +1,133 @@
+"""What a run does to each tensor: the sites it touches, and one function for each.
+
+Sites are resolved against a model (wildcards expanded, refused points refused);
+edits and savers of the same tensor are chained, edits first, so that the cache
+holds what the model went on with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from jaxtyping import Int
+from torch import Tensor
+
+from interp.errors import RunError, SiteError
+from interp.runs.edits import Edit, RowEdit
+from interp.runs.slices import read, write
+from interp.sites import POINTS, Site
+from interp.taps.anatomy import Anatomy
+from interp.taps.points import Key
+from interp.token_batch import TokenBatch
+
+__all__ = ["Columns", "Save", "chain", "edit_pairs", "edited", "functions_of", "key_of", "resolve"]
+
+Save = str | Site | Iterable[str | Site]
+#: Turns a position (an integer, or a name the prompts define) into each row's column.
+Columns = Callable[[int | str], Int[Tensor, " batch"]]
+
+
+def resolve(anatomy: Anatomy, sites: Save) -> tuple[Site, ...]:
+    """Concrete sites, one for each layer, in the order given.
+
+    ``"all"`` means every point this model has, except ``result`` (which is
+    ``z @ W_O`` and larger than all the others together).
+
+    Raises:
+        SiteError: a site is refused for this model, or an index is out of range.
+    """
+    if isinstance(sites, str | Site):
+        sites = _everything(anatomy) if sites == "all" else [sites]
+    out: dict[Site, None] = {}
+    for given in sites:
+        site = Site.parse(given)
+        if site.point == "logits":
+            raise SiteError("logits are not a site of a run: they are run.logits.")
+        if site.point in anatomy.refused:
+            raise SiteError(
+                f"{str(site)!r} is refused for {anatomy.name}: {anatomy.refused[site.point]}."
+            )
+        if site.head is not None:
+            kv = "kv_head" in site.kind.axes
+            site.head.expand(anatomy.n_kv_heads if kv else anatomy.n_heads, "head")
+        out |= dict.fromkeys(site.per_layer(anatomy.n_layers))
+    return tuple(out)
+
+
+def _everything(anatomy: Anatomy) -> list[str]:
+    points = [p for p in POINTS.values() if p.name not in anatomy.refused]
+    return [
+        f"L*.{p.name}" if p.layered else p.name
+        for p in points
+        if p.name not in ("result", "logits")
+    ]
+
+
+def edit_pairs(anatomy: Anatomy, edit: Mapping[str, Edit]) -> list[tuple[Site, Edit]]:
+    pairs = []
+    for name, fn in edit.items():
+        if not callable(fn):
+            raise RunError(
+                f"the edit of {str(name)!r} is a {type(fn).__name__}; expected a function "
+                "tensor -> tensor, or one of Replace, Add, Scale, Zero, Noise."
+            )
+        pairs += [(site, fn) for site in resolve(anatomy, [name])]
+    return pairs
+
+
+def functions_of(
+    batch: TokenBatch,
+    rows: slice,
+    sites: tuple[Site, ...],
+    edits: list[tuple[Site, Edit]],
+    where: Columns,
+    saved: dict[Site, Tensor],
+) -> dict[Key, Edit]:
+    """For each tensor touched, one function that applies its edits and then saves."""
+    steps: dict[Key, list[Edit]] = {}
+
+    def column(site: Site) -> Tensor | None:
+        return None if site.position is None else where(site.position)[rows].to(batch.ids.device)
+
+    for site, fn in edits:
+        if isinstance(fn, RowEdit):
+            fn = fn.rows(rows.start, rows.stop, len(batch))
+        steps.setdefault(key_of(site), []).append(edited(site, fn, column(site)))
+    for site in sites:
+        steps.setdefault(key_of(site), []).append(_saver(site, column(site), saved))
+    return {key: chain(fns) for key, fns in steps.items()}
+
+
+def key_of(site: Site) -> Key:
+    return site.point, None if site.layer is None else int(site.layer.text)
+
+
+def chain(fns: list[Edit]) -> Edit:
+    def chained(x: Tensor) -> Tensor:
+        for fn in fns:
+            x = fn(x)
+        return x
+
+    return chained
+
+
+def edited(site: Site, fn: Edit, columns: Tensor | None) -> Edit:
+    """``fn`` on the part of a tensor that ``site`` addresses. ``fn`` may work in place."""
+
+    def apply(x: Tensor) -> Tensor:
+        new = fn(read(x, site, columns).clone())
+        if not isinstance(new, Tensor):
+            raise RunError(
+                f"an edit of {str(site)!r} returned {type(new).__name__}; expected a tensor."
+            )
+        return write(x, site, columns, new)
+
+    return apply
+
+
+def _saver(site: Site, columns: Tensor | None, saved: dict[Site, Tensor]) -> Edit:
+    def save(x: Tensor) -> Tensor:
+        saved[site] = read(x, site, columns)
+        return x
+
+    return save
