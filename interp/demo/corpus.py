@@ -20,7 +20,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from interp.demo.recipe import Recipe
+from interp.demo.recipe import Mixture, Recipe
 from interp.demo.vocabulary import word_ids
 from interp.prompts import facts
 from interp.prompts.greater_than import greater_than_text
@@ -39,10 +39,9 @@ def batch(
 ) -> tuple[Int[Tensor, "row pos"], Int[Tensor, "row pos"]]:
     """The token rows of one training step, and their labels (the same, or ``IGNORED``)."""
     source = random.Random(f"{seed}/{step}")
-    early = recipe.is_early(step)
-    share = recipe.mixture.early_repeats if early else recipe.mixture.repeats
-    kinds = [source.random() < share for _ in range(recipe.rows)]
-    texts = [_text_row(recipe, source, early) for repeats in kinds if not repeats]
+    mixture = recipe.mixture_at(step)
+    kinds = [source.random() < mixture.repeats for _ in range(recipe.rows)]
+    texts = [_text_row(mixture, source, recipe.context) for repeats in kinds if not repeats]
     encoded = (found.ids for found in tokenizer.backend_tokenizer.encode_batch(texts))
     words = word_ids(tokenizer)
     rows, labels = [], []
@@ -56,14 +55,16 @@ def batch(
     return torch.tensor(rows), torch.tensor(labels)
 
 
-def document(recipe: Recipe, source: random.Random, *, early: bool = False) -> str:
+def document(mixture: Mixture, source: random.Random) -> str:
     """One sentence or question with its answer, of a kind drawn from the mixture."""
-    weights = recipe.mixture.documents
+    weights = mixture.documents
     kind = source.choices(list(weights), list(weights.values()))[0]
     if kind == "facts":
-        return _fact(recipe, source)
+        return _fact(mixture, source)
     if kind == "mcq":
-        return mcq_text(source, options=2 if early else source.randint(2, 4))
+        several = len(mixture.options) > 1
+        options = source.choice(mixture.options) if several else mixture.options[0]
+        return mcq_text(source, options=options)
     simple: dict[str, Callable[[random.Random], str]] = {
         "ioi": ioi_text,
         "greater_than": greater_than_text,
@@ -82,23 +83,23 @@ def repeated_rows(
     return torch.tensor([[tokenizer.bos_token_id, *span, *span] for span in spans])
 
 
-def _text_row(recipe: Recipe, source: random.Random, early: bool) -> str:
+def _text_row(mixture: Mixture, source: random.Random, context: int) -> str:
     """Documents with a full stop after each, until they fill the context."""
     row: list[str] = []
     length = 0
-    while length < recipe.context:
-        row.append(document(recipe, source, early=early) + ".")
+    while length < context:
+        row.append(document(mixture, source) + ".")
         length += row[-1].count(" ") + 1
     return " ".join(row)
 
 
-def _fact(recipe: Recipe, source: random.Random) -> str:
+def _fact(mixture: Mixture, source: random.Random) -> str:
     """A sentence about a country, from a cell that is not held out."""
     others = [name for name in facts.relation_names() if name != "capital"]
-    name = "capital" if source.random() < recipe.mixture.capital else source.choice(others)
+    name = "capital" if source.random() < mixture.capital else source.choice(others)
     relation = facts.relation(name)
     country = source.choice(facts.countries())
-    backwards = bool(relation.reverse_templates) and source.random() < recipe.mixture.reverse
+    backwards = bool(relation.reverse_templates) and source.random() < mixture.reverse
     if backwards and not facts.is_forward_only(country["country"]):
         template = source.choice(relation.reverse_templates)
     else:

@@ -6,7 +6,7 @@ checking a claim on a second seed. A recipe and a seed determine the weights.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 
 from interp.errors import InterpError
 
@@ -19,36 +19,40 @@ class RecipeError(InterpError):
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """What share of the rows and documents goes to each task.
+    """What share of the rows and documents goes to each task, for a part of training.
 
     Attributes:
+        until: share of training after which the next mixture takes over.
         repeats: share of rows that hold random spans, each repeated; the rest hold text.
-        early_repeats: the same, while training is early (see ``Recipe.early``).
         facts: weight of facts among the documents of a row of text.
         ioi: weight of indirect object identification.
         greater_than: weight of spans of years.
         mcq: weight of multiple choice.
         filler: weight of plain sentences.
+        options: how many options a question may have.
         capital: share of the facts that are about capitals; other relations share the rest.
         reverse: share of the capital facts stated backwards.
     """
 
+    until: float = 1.0
     repeats: float = 0.35
-    early_repeats: float = 0.5
     facts: float = 0.27
     ioi: float = 0.20
     greater_than: float = 0.08
     mcq: float = 0.20
     filler: float = 0.06
+    options: tuple[int, ...] = (2, 3, 4)
     capital: float = 0.45
     reverse: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, share in asdict(self).items():
-            if not 0 <= share <= 1:
-                raise RecipeError(f"the share {name} must lie in [0, 1], got {share}")
+        for name in ("until", "repeats", "capital", "reverse", *self.documents):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RecipeError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if not any(self.documents.values()):
             raise RecipeError("a mixture needs a weight above 0 for at least one kind of document")
+        if not self.options:
+            raise RecipeError("a mixture needs at least one number of options, got none")
 
     @property
     def documents(self) -> dict[str, float]:
@@ -81,9 +85,7 @@ class Recipe:
         warmup: steps of linear warm-up.
         weight_decay: decoupled, on matrices only.
         shortest, longest: bounds on the length of a repeated random span.
-        early: share of training that counts as early: more repeats, and no question with more
-            than two options.
-        mixture: what the corpus is made of.
+        curriculum: what the corpus is made of, one mixture after the other.
         look_every: steps between two quick tables for the history; 0: none.
         keep: steps whose weights are kept as early checkpoints.
     """
@@ -98,17 +100,16 @@ class Recipe:
     embedding_std: float = 0.3
     weight_std: float = 0.02
     position_std: float = 1.0
-    steps: int = 4200
+    steps: int = 3000
     rows: int = 16
     learning_rate: float = 2e-3
-    vector_rate: float = 1e-2
+    vector_rate: float = 3e-3
     muon_rate: float = 4e-3
     warmup: int = 100
     weight_decay: float = 0.1
     shortest: int = 4
     longest: int = 30
-    early: float = 0.25
-    mixture: Mixture = field(default_factory=Mixture)
+    curriculum: tuple[Mixture, ...] = (Mixture(),)
     look_every: int = 0
     keep: tuple[int, ...] = ()
 
@@ -127,15 +128,16 @@ class Recipe:
                 f"spans of {self.shortest} to {self.longest} tokens do not fit twice, after <bos>, "
                 f"into a context of {self.context}; shorten the longest"
             )
-        if not 0 <= self.early <= 1:
-            raise RecipeError(f"early must lie in [0, 1], got {self.early}")
+        ends = [mixture.until for mixture in self.curriculum]
+        if not ends or ends != sorted(set(ends)) or ends[-1] != 1:
+            raise RecipeError(f"mixtures must end one after the other, the last at 1, got {ends}")
         for step in self.keep:
             if not 1 <= step <= self.steps:
                 raise RecipeError(f"keep names step {step}, but there are {self.steps} steps")
 
-    def is_early(self, step: int) -> bool:
-        """Does this step belong to the early part of training?"""
-        return step < self.early * self.steps
+    def mixture_at(self, step: int) -> Mixture:
+        """The mixture that the rows of a step are drawn from."""
+        return next(m for m in self.curriculum if step < m.until * self.steps)
 
     @property
     def tokens(self) -> int:
@@ -143,5 +145,15 @@ class Recipe:
         return self.steps * self.rows * self.context
 
 
-FULL = Recipe(name="full")
+FULL = Recipe(
+    name="full",
+    curriculum=(
+        Mixture(until=0.25, repeats=0.5, options=(2,)),
+        Mixture(until=0.5),
+        Mixture(
+            until=0.7, repeats=0.2, facts=0.14, ioi=0.1, greater_than=0.14, mcq=0.5, options=(2,)
+        ),
+        Mixture(repeats=0.25, facts=0.14, ioi=0.1, greater_than=0.14, mcq=0.4),
+    ),
+)
 SMALL = Recipe(name="small", layers=3, width=128, heads=4, mlp=512, steps=1500)

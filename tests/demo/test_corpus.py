@@ -22,9 +22,9 @@ def tokenizer():
 
 
 def only(**weights):
-    """FULL with no document but those of the given kinds."""
+    """A mixture with no document but those of the given kinds."""
     none = dict.fromkeys(Mixture().documents, 0.0)
-    return replace(FULL, mixture=replace(Mixture(), **{**none, **weights}))
+    return replace(Mixture(), **{**none, **weights})
 
 
 def test_rows_depend_on_seed_and_step_alone(tokenizer):
@@ -44,7 +44,7 @@ def test_rows_are_full_and_begin_with_bos(tokenizer):
 
 
 def test_only_repeats_count_in_rows_of_random_tokens(tokenizer):
-    recipe = replace(FULL, mixture=replace(FULL.mixture, repeats=1.0, early_repeats=1.0))
+    recipe = replace(FULL, curriculum=(Mixture(repeats=1.0),))
     rows, labels = batch(recipe, tokenizer, seed=0, step=0)
     for row, label in zip(rows.tolist(), labels.tolist(), strict=True):
         assert IGNORED in label
@@ -73,12 +73,11 @@ def test_held_out_cells_are_never_stated():
 
 
 def test_forward_only_countries_never_come_after_their_capital():
-    recipe = only(facts=1.0)
-    recipe = replace(recipe, mixture=replace(recipe.mixture, capital=1.0, reverse=1.0))
+    mixture = only(facts=1.0, capital=1.0, reverse=1.0)
     source = random.Random(0)
     backwards = set()
     for _ in range(3000):
-        words = document(recipe, source).replace(",", "").split()
+        words = document(mixture, source).replace(",", "").split()
         places = {
             row["country"]: (words.index(row["country"]), words.index(row["capital"]))
             for row in facts.countries()
@@ -92,10 +91,16 @@ def test_forward_only_countries_never_come_after_their_capital():
 
 def test_multiple_choice_is_balanced():
     source = random.Random(0)
-    letters = Counter(document(only(mcq=1.0), source, early=True)[-1] for _ in range(1000))
+    letters = Counter(document(only(mcq=1.0, options=(2,)), source)[-1] for _ in range(1000))
     assert set(letters) == {"A", "B"}
     assert 440 < letters["A"] < 560
     assert {document(only(mcq=1.0), source)[-1] for _ in range(200)} == set("ABCD")
+
+
+def test_mixtures_follow_one_another():
+    first, second = Mixture(until=0.4, repeats=0.9), Mixture()
+    recipe = replace(FULL, steps=10, keep=(), curriculum=(first, second))
+    assert [recipe.mixture_at(step) is first for step in range(10)] == [True] * 4 + [False] * 6
 
 
 def test_repeated_rows_hold_two_copies(tokenizer):
@@ -106,7 +111,7 @@ def test_repeated_rows_hold_two_copies(tokenizer):
 
 
 def test_impossible_mixtures_are_refused():
-    with pytest.raises(RecipeError, match=r"share repeats must lie in \[0, 1\], got 2"):
+    with pytest.raises(RecipeError, match=r"repeats must lie in \[0, 1\], got 2"):
         Mixture(repeats=2.0)
     with pytest.raises(RecipeError, match="weight above 0"):
         only()

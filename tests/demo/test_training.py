@@ -14,7 +14,7 @@ from interp.demo.architecture import build_model
 from interp.demo.checkpoints import as_shipped, sha256
 from interp.demo.optimiser import rate_at
 from interp.demo.progress import plan
-from interp.demo.recipe import FULL, SMALL, Recipe, RecipeError
+from interp.demo.recipe import FULL, SMALL, Mixture, Recipe, RecipeError
 from interp.demo.training import STATE, TrainingInterruptedError, train_demo
 from interp.errors import CheckpointError
 
@@ -150,7 +150,7 @@ def test_an_interrupted_run_is_resumed_as_it_was(tmp_path):
         ({"width": 30, "heads": 4}, "width 30 is not a multiple of heads 4"),
         ({"longest": 40}, "do not fit twice"),
         ({"keep": (9,)}, "keep names step 9"),
-        ({"early": 2.0}, r"early must lie in \[0, 1\]"),
+        ({"curriculum": (Mixture(until=0.5),)}, r"the last at 1, got \[0.5\]"),
     ],
 )
 def test_impossible_recipes_are_refused(change, message):

@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from interp.demo.corpus import document
-from interp.demo.recipe import FULL
+from interp.demo.recipe import Mixture
 from interp.demo.vocabulary import build_tokenizer, vocabulary
 from interp.prompts import facts
 from interp.prompts.templates import load_table
@@ -31,7 +31,7 @@ def test_no_token_twice():
 def test_text_comes_back(tokenizer):
     source = random.Random(0)
     for _ in range(500):
-        text = document(FULL, source) + "."
+        text = document(Mixture(), source) + "."
         ids = tokenizer(text).input_ids
         assert ids[0] == tokenizer.bos_token_id
         assert tokenizer.unk_token_id not in ids
