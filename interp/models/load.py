@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["load"]
 
 Check = Literal["quick", "full"] | bool
+_SMALL = 2**29  # bytes below which a checkpoint loads at once
 
 
 def load(
@@ -189,11 +190,21 @@ class _Reading:
     def __init__(self, source: str) -> None:
         self._source = source
         self._local = Path(source).exists()
+        self._bars = False
 
     def __enter__(self) -> None:
-        return None
+        from transformers.utils import logging
+
+        small = self._local and sum(f.stat().st_size for f in Path(self._source).glob("*")) < _SMALL
+        self._bars = small and logging.is_progress_bar_enabled()
+        if self._bars:  # a bar for what takes no time would only be noise
+            logging.disable_progress_bar()
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        from transformers.utils import logging
+
+        if self._bars:
+            logging.enable_progress_bar()
         if not isinstance(error, Exception) or isinstance(error, InterpError):
             return
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
