@@ -13,13 +13,20 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from interp.demo.checkpoints import write_text
+from interp.demo.recipe import SMALL, Recipe
 
 if TYPE_CHECKING:
     from interp.demo.training import TrainingReport
 
-__all__ = ["datasheet", "write_datasheet"]
+__all__ = ["command", "datasheet", "write_datasheet"]
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors")
+
+
+def command(recipe: Recipe, *, seed: int, out: str) -> str:
+    """The command line that makes this model."""
+    small = " --small" if recipe == SMALL else ""
+    return f"interp train-demo{small} --seed {seed} --out {out}"
 
 
 def write_datasheet(report: TrainingReport) -> None:
@@ -31,9 +38,8 @@ def write_datasheet(report: TrainingReport) -> None:
 def datasheet(report: TrainingReport) -> dict[str, Any]:
     """The datasheet as JSON data."""
     recipe = report.recipe
-    small = " --small" if recipe.name == "small" else ""
     return {
-        "command": f"interp train-demo{small} --seed {report.seed} --out {report.out.name}",
+        "command": command(recipe, seed=report.seed, out=report.out.name),
         "seed": report.seed,
         "recipe": asdict(recipe),
         "steps": recipe.steps,

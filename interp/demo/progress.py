@@ -1,4 +1,4 @@
-"""What training shows on the terminal: the plan before the first step, then a bar.
+"""What training shows on the terminal (on stderr): the plan before the first step, then a bar.
 
 This is the one place in the package's training that writes to the terminal; a run without it is
 silent.
@@ -18,7 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from torch import nn
+from transformers import PreTrainedModel
 
 from interp.demo.recipe import Recipe
 
@@ -58,9 +58,9 @@ class TrainingProgress:
     """The plan, then a progress bar with loss and remaining time."""
 
     def __init__(
-        self, recipe: Recipe, model: nn.Module, *, seconds_a_step: float, start: int
+        self, recipe: Recipe, model: PreTrainedModel, *, seconds_a_step: float, start: int
     ) -> None:
-        self.console = Console()
+        self.console = Console(stderr=True)
         self.console.print(plan(recipe, model, seconds_a_step=seconds_a_step, start=start))
         self.bar = Progress(
             TextColumn("training"),
@@ -86,26 +86,26 @@ class TrainingProgress:
         self.bar.update(self.task, completed=step, loss=loss)
 
 
-def plan(recipe: Recipe, model: nn.Module, *, seconds_a_step: float, start: int = 0) -> str:
+def plan(recipe: Recipe, model: PreTrainedModel, *, seconds_a_step: float, start: int = 0) -> str:
     """What training is about to do, in one paragraph."""
     parameters = sum(weight.numel() for weight in model.parameters())
+    memory = memory_needed(recipe, parameters=parameters, vocabulary=model.config.vocab_size)
     steps = recipe.steps - start
     return (
         f"Recipe {recipe.name!r}: {parameters / 1e6:.1f} million parameters, {steps} steps of "
         f"{recipe.rows * recipe.context} tokens, {steps * recipe.rows * recipe.context / 1e6:.1f} "
         f"million tokens. Expect about {max(1, round(steps * seconds_a_step / 60))} min "
         f"({seconds_a_step:.2f} s a step on this machine) and "
-        f"{memory_needed(recipe, parameters) / 2**20:.0f} MiB on top of Python and its libraries."
+        f"{memory / 2**20:.0f} MiB on top of Python and its libraries."
     )
 
 
-def memory_needed(recipe: Recipe, parameters: int) -> int:
-    """Bytes that training holds at most, roughly.
+def memory_needed(recipe: Recipe, *, parameters: int, vocabulary: int) -> int:
+    """Bytes that training takes on top of the idle program, roughly.
 
-    Weights, gradients and two moments take 16 bytes a parameter; the forward pass keeps, of every
-    token, about 20 vectors of the model's width and 3 of the MLP's in each layer, and logits in
-    three copies.
+    Weights, gradients and what the optimisers remember take 16 bytes a parameter; the forward
+    pass keeps, of every token, about 20 vectors of the model's width and 3 of the MLP's in each
+    layer, and its logits three times.
     """
-    vocabulary_sized = 3 * 1000
-    per_token = recipe.layers * (20 * recipe.width + 3 * recipe.mlp) + vocabulary_sized
-    return 16 * parameters + 4 * recipe.rows * recipe.context * per_token
+    numbers = recipe.layers * (20 * recipe.width + 3 * recipe.mlp) + 3 * vocabulary
+    return 16 * parameters + 4 * recipe.rows * recipe.context * numbers

@@ -110,7 +110,7 @@ class Recipe:
     shortest: int = 4
     longest: int = 30
     curriculum: tuple[Mixture, ...] = (Mixture(),)
-    look_every: int = 0
+    look_every: int = 200
     keep: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -147,6 +147,7 @@ class Recipe:
 
 FULL = Recipe(
     name="full",
+    keep=(400, 1200, 1400),
     curriculum=(
         Mixture(until=0.25, repeats=0.5, options=(2,)),
         Mixture(until=0.5),
@@ -156,4 +157,12 @@ FULL = Recipe(
         Mixture(repeats=0.25, facts=0.14, ioi=0.1, greater_than=0.14, mcq=0.4),
     ),
 )
-SMALL = Recipe(name="small", layers=3, width=128, heads=4, mlp=512, steps=1500)
+SMALL = Recipe(
+    name="small",
+    layers=3,
+    width=128,
+    heads=4,
+    mlp=512,
+    steps=1200,
+    curriculum=(Mixture(repeats=0.45, facts=0.4, mcq=0.1),),
+)
