@@ -1,6 +1,8 @@
 # make demo   set up and run the demo          make check      lint, format and types
 # make test   set up and run the tests         make proof      longer proofs (a second demo model)
-# make train  train the shipped demo model     make notebooks, make bench
+# make shapes the tests again, every tensor's shape checked
+# make train  train the shipped demo model     make notebooks  execute them in place
+# make bench  speed against peers
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +11,7 @@ SETUP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test check proof train bench notebooks clean setup
+.PHONY: demo test shapes check proof train bench notebooks clean setup
 
 setup: $(SETUP)
 
@@ -24,6 +26,9 @@ demo: $(SETUP)
 
 test: $(SETUP)
 	$(BIN)/python -m pytest
+
+shapes: $(SETUP)
+	$(BIN)/python -m pytest --jaxtyping-packages=interp,beartype.beartype -m "not slow and not bad_input"
 
 check: $(SETUP)
 	$(BIN)/ruff check .
@@ -40,7 +45,7 @@ bench: $(SETUP)
 	$(BIN)/python bench/overhead.py
 
 notebooks: $(SETUP)
-	$(BIN)/python -m jupyter lab notebooks
+	$(BIN)/python -m jupyter execute --inplace notebooks/*.ipynb
 
 clean:
 	rm -rf out .pytest_cache .mypy_cache .ruff_cache

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 Logits = Float[Tensor, "*cells prompt vocab"]
-Ids = Int[Tensor, "prompt set"]
+Ids = Int[Tensor, "prompt _"]  # sets of answers and of foils differ in size
 Scores = Float[Tensor, "*cells prompt"]
 
 
@@ -64,7 +64,9 @@ def log_prob(logits: Logits, answers: Ids, *_: Any) -> Scores:
     return best - logits.logsumexp(-1)
 
 
-def kl(logits: Logits, _answers: Any, _foils: Any, reference: Logits) -> Scores:
+def kl(
+    logits: Logits, _answers: Any, _foils: Any, reference: Float[Tensor, "prompt vocab"]
+) -> Scores:
     """KL(reference ‖ run) over the vocabulary, in nats; 0 if the run predicts as the reference."""
     run = logits.log_softmax(-1)
     clean = reference.to(logits).log_softmax(-1)

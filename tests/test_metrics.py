@@ -166,6 +166,7 @@ def test_a_callable_must_score_every_prompt(result, given):
 # --- bad input
 
 
+@pytest.mark.bad_input
 def test_unknown_metric_names_the_nearest():
     with pytest.raises(MetricError, match=r"no metric is called 'logit_dif'; .*'logit_diff'"):
         resolve("logit_dif")
@@ -246,6 +247,7 @@ def test_one_prompt_has_no_interval():
         (torch.ones(3), {"level": 95}, "level=95, n=1000, expected 0 < level < 1"),
     ],
 )
+@pytest.mark.bad_input
 def test_bootstrap_refuses(values, options, message):
     with pytest.raises(MetricError, match=message):
         bootstrap(values, **options)

@@ -75,6 +75,7 @@ def test_position_outside_a_prompt_is_refused(position):
         ([[True, True]], r"the mask is torch.bool \[1, 2\], expected torch.bool \[1, 3\]"),
     ],
 )
+@pytest.mark.bad_input
 def test_bad_mask_is_refused(mask, message):
     with pytest.raises(PromptError, match=message):
         TokenBatch(torch.zeros(1, 3, dtype=torch.long), torch.tensor(mask))
@@ -88,6 +89,7 @@ def test_bad_mask_is_refused(mask, message):
         (torch.zeros(1, 3), "dtype torch.float32, expected integers"),
     ],
 )
+@pytest.mark.bad_input
 def test_bad_ids_are_refused(ids, message):
     with pytest.raises(PromptError, match=message):
         TokenBatch.of(ids)
@@ -165,6 +167,7 @@ def test_too_long_is_refused_not_truncated(bpe_tokenizer):
 
 
 @pytest.mark.parametrize("text", ["", [], ["The", ""], [3]])
+@pytest.mark.bad_input
 def test_empty_text_is_refused(tokens, text):
     with pytest.raises(PromptError, match="expected one or more non-empty strings"):
         tokens.encode(text)
@@ -175,6 +178,7 @@ def test_text_without_tokens_is_refused(words):
         words.encode([FRANCE, "  "])
 
 
+@pytest.mark.bad_input
 def test_bad_padding_side_is_refused(tokens):
     with pytest.raises(PromptError, match="pad='centre', expected 'right' or 'left'"):
         tokens.encode(FRANCE, pad="centre")
@@ -215,6 +219,7 @@ def test_ids_beyond_the_tokenizer_have_a_name(bpe_tokenizer):
     assert tokens.to_str_tokens([len(bpe_tokenizer)]) == [f"<{len(bpe_tokenizer)}>"]
 
 
+@pytest.mark.bad_input
 def test_rows_of_ids_are_asked_for_one_by_one(tokens):
     with pytest.raises(PromptError, match=r"ids have shape \[1, 2\], expected one row"):
         tokens.to_string(torch.tensor([[1, 2]]))

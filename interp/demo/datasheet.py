@@ -45,7 +45,7 @@ def datasheet(report: TrainingReport) -> dict[str, Any]:
         "steps": recipe.steps,
         "tokens": recipe.tokens,
         "seconds": round(report.seconds),
-        "threads": report.threads,
+        "threads": recipe.threads,
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "sha256": dict(sorted(report.sha256.items())),
         "measured": report.table,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from interp.figures.style import PALETTE, canvas
+from interp.figures.style import PALETTE, canvas, wrapped
 
 __all__ = ["bars"]
 
@@ -37,7 +37,7 @@ def bars(
         for label, value in (lines or {}).items():
             axes.axvline(value, color=PALETTE[5], linewidth=1, linestyle="--", label=label)
         axes.set_xlabel(unit)
-        axes.set_title(title)
+        axes.set_title(wrapped(title, 4.6))
         if count > 1 or lines:
             axes.legend(loc="best", frameon=False)
     return figure

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from interp.figures.style import DIVERGING, SEQUENTIAL, canvas
+from interp.figures.style import DIVERGING, SEQUENTIAL, canvas, wrapped
 
 __all__ = ["heatmap"]
 
@@ -49,7 +49,7 @@ def heatmap(
             array, origin="lower", aspect="auto", vmin=low, vmax=top,
             cmap=DIVERGING if signed else SEQUENTIAL, interpolation="nearest",
         )  # fmt: skip
-        axes.set_title(title)
+        axes.set_title(wrapped(title, width - 0.6))
         axes.set_xlabel(column_name)
         axes.set_ylabel(row_name)
         every = max(1, n_columns // 40)
@@ -61,7 +61,9 @@ def heatmap(
         axes.set_yticks(range(0, n_rows, every), [visible(r) for r in rows[::every]])
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-        figure.colorbar(image, ax=axes, label=unit, shrink=0.95, pad=0.02)
+        figure.colorbar(
+            image, ax=axes, label=wrapped(unit, height, per_inch=9), shrink=0.95, pad=0.02
+        )
         if annotate or (annotate is None and n_columns <= 14 and n_rows <= 16):
             _numbers(axes, array, top, signed=signed)
     return figure

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from interp.figures.heatmap import visible
-from interp.figures.style import SEQUENTIAL, canvas
+from interp.figures.style import SEQUENTIAL, canvas, wrapped
 
 __all__ = ["lens_table"]
 
@@ -26,7 +26,8 @@ def lens_table(
     """Draw a table of tokens, the first layer at the bottom, coloured by ``values`` in [0, 1]."""
     array = values.detach().float().cpu().numpy()
     n_rows, n_columns = array.shape
-    with canvas(max(4.0, 1.6 + 0.85 * n_columns), max(2.4, 1.2 + 0.30 * n_rows)) as (figure, axes):
+    width, height = max(4.0, 1.6 + 0.85 * n_columns), max(2.4, 1.2 + 0.30 * n_rows)
+    with canvas(width, height) as (figure, axes):
         image = axes.imshow(array, origin="lower", aspect="auto", vmin=0, vmax=1, cmap=SEQUENTIAL,
                             interpolation="nearest")  # fmt: skip
         for row in range(n_rows):
@@ -37,8 +38,10 @@ def lens_table(
                         rotation_mode="anchor")  # fmt: skip
         axes.set_yticks(range(n_rows), list(rows))
         axes.set_xlabel("input token")
-        axes.set_title(title)
+        axes.set_title(wrapped(title, width))
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-        figure.colorbar(image, ax=axes, label=unit, shrink=0.95, pad=0.02)
+        figure.colorbar(
+            image, ax=axes, label=wrapped(unit, height, per_inch=9), shrink=0.95, pad=0.02
+        )
     return figure

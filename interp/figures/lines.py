@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from interp.figures.style import PALETTE, canvas
+from interp.figures.style import PALETTE, canvas, wrapped
 
 __all__ = ["lines"]
 
@@ -22,7 +22,8 @@ def lines(
     bottom: float | None = None,
 ) -> Figure:
     """Draw curves over named steps; ``bands`` gives (low, high) for some of them."""
-    with canvas(max(4.2, 0.42 * len(x) + 2.4), 2.9) as (figure, axes):
+    width = max(4.2, 0.42 * len(x) + 2.4)
+    with canvas(width, 2.9) as (figure, axes):
         steps = range(len(x))
         for i, (label, values) in enumerate(curves.items()):
             axes.plot(steps, list(values), marker="o", markersize=4, label=label, color=PALETTE[i])
@@ -32,7 +33,7 @@ def lines(
         axes.set_xticks(steps, list(x))
         axes.set_xlabel(x_name)
         axes.set_ylabel(y_name)
-        axes.set_title(title)
+        axes.set_title(wrapped(title, width))
         axes.set_ylim(bottom=bottom)
         if len(curves) > 1:
             axes.legend(frameon=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["DIVERGING", "PALETTE", "SEQUENTIAL", "canvas", "save"]
+__all__ = ["DIVERGING", "PALETTE", "SEQUENTIAL", "canvas", "save", "wrapped"]
 
 DIVERGING: Final = "RdBu_r"  # red is positive, blue negative, white zero
 SEQUENTIAL: Final = "viridis"
@@ -34,6 +35,11 @@ _STYLE: Final[dict[Any, Any]] = {
     "svg.hashsalt": "interp",  # the same figure gives the same bytes
     "svg.fonttype": "none",
 }
+
+
+def wrapped(text: str, inches: float, *, per_inch: float = 13.0) -> str:
+    """Text broken into lines that fit a width."""
+    return textwrap.fill(text, max(16, int(inches * per_inch)), break_on_hyphens=False)
 
 
 @contextmanager

@@ -138,22 +138,34 @@ def _readable(anatomy: Anatomy, batch: TokenBatch, failed: dict[str, str]) -> di
         "d_head": anatomy.d_head, "d_model": anatomy.d_model,
     }  # fmt: skip
     values: dict[str, Tensor] = {}
-    for point in _points(anatomy, failed):
-        try:
-            cache = execute(anatomy, batch, save=_pattern(point), logits="none").cache
-        except Exception as error:  # a part that does not fit this model can fail in any way
-            failed[point] = f"reading it raised {type(error).__name__}: {error}"
-            continue
-        value = cache[_pattern(point)]
-        value = value if POINTS[point].layered else value[None]
+    for point, value in _read(anatomy, batch, failed).items():
         expected = [sizes.get(axis) for axis in POINTS[point].axes]
-        if any(
-            want not in (None, got) for want, got in zip(expected, value.shape[1:], strict=True)
-        ):
+        if any(w not in (None, got) for w, got in zip(expected, value.shape[1:], strict=True)):
             failed[point] = f"has shape {list(value.shape[1:])}, expected {expected}"
             continue
         values[point] = value
     return values
+
+
+def _read(anatomy: Anatomy, batch: TokenBatch, failed: dict[str, str]) -> dict[str, Tensor]:
+    """Each point in every layer, in one run; one by one if that run fails, to find the culprit."""
+    points = _points(anatomy, failed)
+
+    def read(some: list[str]) -> dict[str, Tensor]:
+        cache = execute(anatomy, batch, save=[_pattern(p) for p in some], logits="none").cache
+        values = {p: cache[_pattern(p)] for p in some}
+        return {p: v if POINTS[p].layered else v[None] for p, v in values.items()}
+
+    try:
+        return read(points)
+    except Exception:  # a part that does not fit this model can fail in any way
+        values: dict[str, Tensor] = {}
+        for point in points:
+            try:
+                values |= read([point])
+            except Exception as error:
+                failed[point] = f"reading it raised {type(error).__name__}: {error}"
+        return values
 
 
 def _identities(anatomy: Anatomy, v: dict[str, Tensor], failed: dict[str, str]) -> dict[str, float]:

@@ -63,7 +63,8 @@ def load(
         hub_revision = revision if folder is None else None
         hf = _read(str(folder or source), hub_revision, where, precision)
         tokenizer = _tokenizer(tokenizer, str(folder or source), hub_revision)
-        name = str(source) + (f"@{revision}" if revision else "")
+        name = str(source) if folder is None or source == "demo" else folder.resolve().name
+        name += f"@{revision}" if revision else ""
         return Model.wrap(hf, tokenizer, name=name, level=check)
     _expect_model(source)
     if where is not None or precision is not None:

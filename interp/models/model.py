@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -121,12 +122,20 @@ class Model:
 
     @cached_property
     def weights_hash(self) -> str:
-        """sha256 over names, shapes and bytes of the weights, in float32: the model's identity."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.hf.state_dict().items()):
-            digest.update(f"{name}{list(tensor.shape)}".encode())
-            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        """sha256 over names, shapes and values of the weights: the model's identity.
+
+        Values are hashed as float32, so a checkpoint has one hash in whatever dtype it is loaded
+        (float64 and lossy casts aside).
+        """
+
+        def digest(item: tuple[str, Tensor]) -> bytes:
+            name, tensor = item
+            values = tensor.detach().float().cpu().contiguous().numpy()
+            return hashlib.sha256(f"{name}{list(tensor.shape)}".encode() + values.tobytes()).digest()
+
+        with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock
+            parts = list(pool.map(digest, sorted(self.hf.state_dict().items())))
+        return hashlib.sha256(b"".join(parts)).hexdigest()
 
     def __repr__(self) -> str:
         return (
@@ -251,7 +260,7 @@ class Model:
         edit: Mapping[str, Edit] | None = None,
         bos: bool | None = None,
         **options: Any,
-    ) -> Int[Tensor, "batch pos"]:
+    ) -> Int[Tensor, "batch longer"]:
         """Hugging Face's ``generate`` under edits; texts are padded on the left.
 
         An edit of a whole site acts on the prompt and on each new token; an edit at a

@@ -8,7 +8,7 @@ corrupted prompt another token stands in B's place, so that the answer changes.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -22,6 +22,7 @@ from interp.tokens import Tokenization
 __all__ = ["HasTokens", "induction"]
 
 
+@runtime_checkable
 class HasTokens(Protocol):
     """A model, as far as prompts care."""
 

@@ -54,7 +54,7 @@ def test_only_repeats_count_in_rows_of_random_tokens(tokenizer):
 
 def test_held_out_cells_are_never_stated():
     stated = {
-        document(only(facts=1.0), source) for source in [random.Random(0)] for _ in range(60_000)
+        document(only(facts=1.0), source) for source in [random.Random(0)] for _ in range(25_000)
     }
     for name in facts.relation_names():
         relation = facts.relation(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -88,9 +89,8 @@ def test_its_tokenizer_is_the_one_the_data_makes(tokenizer):
 
 
 def test_its_recipe_is_the_full_one(sheet):
-    assert sheet["recipe"]["name"] == FULL.name
-    assert sheet["steps"] == FULL.steps
-    assert sheet["recipe"]["keep"] == list(FULL.keep)
+    assert sheet["recipe"] == json.loads(json.dumps(asdict(FULL)))
+    assert (sheet["steps"], sheet["tokens"]) == (FULL.steps, FULL.tokens)
 
 
 def test_early_checkpoints_load(sheet, tokenizer):

@@ -189,6 +189,7 @@ def test_sources_zero_resample_mean_and_tensor(model, pairs):
     ({"metric": "logit_dif"}, "nearest are 'logit_diff'"),
     ({"answers": " x"}, "carry their own"),
 ])  # fmt: skip
+@pytest.mark.bad_input
 def test_bad_options_say_what_was_expected(model, pairs, options, message):
     with pytest.raises(interp.errors.InterpError, match=message):
         interp.patch(model, pairs, "L1.resid_pre", **options)

@@ -137,6 +137,7 @@ def test_bad_answers_are_refused(more, message):
 
 
 @pytest.mark.parametrize("answers", [[[-1, 2]], [[1, -1, 2]], [1]])
+@pytest.mark.bad_input
 def test_sets_are_padded_on_the_right(answers):
     with pytest.raises(PromptError, match=r"expected token ids \[prompt, set\] with at least one"):
         Prompts(TokenBatch.of(torch.tensor([1, 2])), answers=torch.tensor(answers))

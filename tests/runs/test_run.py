@@ -188,6 +188,7 @@ def test_without_logits_nothing_behind_the_last_saved_site_runs(model):
     ({"edit": {"L1.resid_pre": interp.Add(torch.ones(5))}}, r"value of shape \[5\].*holds \[2, 10, 32\]"),
     ({"batch": 0}, "expected a positive number"),
 ])  # fmt: skip
+@pytest.mark.bad_input
 def test_bad_runs_say_what_was_expected(model, options, message):
     with pytest.raises(RunError, match=message):
         model.run(tiny.tokens(), **options)
