@@ -30,6 +30,7 @@ EVALUATION_SEED = 1_000_003
 #: distance at which an induction head looks back, is half a turn off, so that a head which only
 #: attends to a distance does not pass for one that matches tokens.
 PERIOD = 23
+BATCH = 256
 
 
 def evaluate(
@@ -89,16 +90,19 @@ def last_logits(
 ) -> Float[Tensor, "prompt vocab"]:
     """The logits after each prompt.
 
-    Prompts are padded on the right, which a causal model cannot see at their last token.
+    Prompts of one length run together, so none of them needs padding.
     """
-    found = []
-    for start in range(0, len(prompts), 128):
-        ids = tokenizer(list(prompts[start : start + 128])).input_ids
-        width = max(len(row) for row in ids)
-        padded = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in ids])
-        ends = torch.tensor([len(row) - 1 for row in ids])
-        found.append(model(padded).logits[torch.arange(len(ids)), ends])
-    return torch.cat(found)
+    by_length: dict[int, list[int]] = {}
+    encoded = tokenizer(list(prompts)).input_ids
+    for index, ids in enumerate(encoded):
+        by_length.setdefault(len(ids), []).append(index)
+    found = torch.empty(len(prompts), model.config.vocab_size)
+    for same in by_length.values():
+        for start in range(0, len(same), BATCH):
+            chosen = same[start : start + BATCH]
+            rows = torch.tensor([encoded[index] for index in chosen])
+            found[chosen] = model(rows, logits_to_keep=1).logits[:, -1]
+    return found
 
 
 def token_ids(tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) -> Tensor:
@@ -136,9 +140,11 @@ def _year_probability(
 ) -> float:
     """Mean probability of the later years minus that of the others."""
     chances = last_logits(model, tokenizer, [example.clean for example in asked]).softmax(-1)
+    years = sorted({year for example in asked for year in example.answers + example.foils})
+    known = dict(zip(years, token_ids(tokenizer, years).tolist(), strict=True))
     gaps = [
-        row[token_ids(tokenizer, example.answers)].sum()
-        - row[token_ids(tokenizer, example.foils)].sum()
+        row[[known[year] for year in example.answers]].sum()
+        - row[[known[year] for year in example.foils]].sum()
         for row, example in zip(chances, asked, strict=True)
     ]
     return torch.stack(gaps).mean().item()

@@ -27,9 +27,11 @@ BETAS = (0.9, 0.98)
 
 
 def rate_at(recipe: Recipe, step: int) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then a cosine down."""
+    """Share of the peak learning rate at a step: linear warm-up, a plateau, a cosine down."""
     warm = min(1.0, (step + 1) / recipe.warmup)
-    return warm * max(FLOOR, 0.5 * (1 + math.cos(math.pi * step / recipe.steps)))
+    held = recipe.hold * recipe.steps
+    fallen = max(0.0, (step - held) / (recipe.steps - held))
+    return warm * max(FLOOR, 0.5 * (1 + math.cos(math.pi * fallen)))
 
 
 class Optimiser:

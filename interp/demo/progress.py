@@ -6,9 +6,6 @@ silent.
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Protocol, Self
-
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -22,30 +19,14 @@ from transformers import PreTrainedModel
 
 from interp.demo.recipe import Recipe
 
-__all__ = ["Display", "Silent", "TrainingProgress", "memory_needed", "plan"]
-
-
-class Display(Protocol):
-    """Something that is told how training goes."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-    def advance(self, step: int, loss: float) -> None:
-        """``step`` steps are done; the last one had this loss."""
+__all__ = ["Silent", "TrainingProgress", "memory_needed", "plan"]
 
 
 class Silent:
     """Shows nothing."""
 
-    def __enter__(self) -> Self:
-        return self
+    def __enter__(self) -> None:
+        return None
 
     def __exit__(self, *ignored: object) -> None:
         return None
@@ -74,9 +55,8 @@ class TrainingProgress:
         )
         self.task = self.bar.add_task("training", total=recipe.steps, completed=start, loss=0.0)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> None:
         self.bar.start()
-        return self
 
     def __exit__(self, *ignored: object) -> None:
         self.bar.stop()

@@ -78,16 +78,20 @@ class Recipe:
             of which previous-token heads grow several times sooner than from zero.
         steps: optimiser steps.
         rows: rows in a batch.
-        learning_rate: peak for the token embedding, reached after ``warmup`` steps; a cosine
-            follows.
+        learning_rate: peak for the token embedding, reached after ``warmup`` steps and
+            followed by a cosine.
         vector_rate: peak for biases and norms.
         muon_rate: peak for all other matrices, which Muon trains.
         warmup: steps of linear warm-up.
+        hold: share of training during which the rates stay at their peak, before they fall.
         weight_decay: decoupled, on matrices only.
         shortest, longest: bounds on the length of a repeated random span.
         curriculum: what the corpus is made of, one mixture after the other.
         look_every: steps between two quick tables for the history; 0: none.
         keep: steps whose weights are kept as early checkpoints.
+        threads: threads to train on. Sums round differently with another number of them, so it
+            decides the bytes too; and two threads that share their cores with other programs can
+            be many times slower than one.
     """
 
     name: str
@@ -106,15 +110,27 @@ class Recipe:
     vector_rate: float = 3e-3
     muon_rate: float = 4e-3
     warmup: int = 100
+    hold: float = 0.0
     weight_decay: float = 0.1
     shortest: int = 4
     longest: int = 30
     curriculum: tuple[Mixture, ...] = (Mixture(),)
     look_every: int = 200
     keep: tuple[int, ...] = ()
+    threads: int = 1
 
     def __post_init__(self) -> None:
-        counts = ("layers", "width", "heads", "mlp", "context", "steps", "rows", "warmup")
+        counts = (
+            "layers",
+            "width",
+            "heads",
+            "mlp",
+            "context",
+            "steps",
+            "rows",
+            "warmup",
+            "threads",
+        )
         for name in counts:
             if getattr(self, name) < 1:
                 raise RecipeError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -131,6 +147,8 @@ class Recipe:
         ends = [mixture.until for mixture in self.curriculum]
         if not ends or ends != sorted(set(ends)) or ends[-1] != 1:
             raise RecipeError(f"mixtures must end one after the other, the last at 1, got {ends}")
+        if not 0 <= self.hold < 1:
+            raise RecipeError(f"hold must lie in [0, 1), got {self.hold}")
         for step in self.keep:
             if not 1 <= step <= self.steps:
                 raise RecipeError(f"keep names step {step}, but there are {self.steps} steps")
@@ -163,6 +181,8 @@ SMALL = Recipe(
     width=128,
     heads=4,
     mlp=512,
-    steps=1200,
-    curriculum=(Mixture(repeats=0.45, facts=0.4, mcq=0.1),),
+    steps=1300,
+    hold=0.7,
+    look_every=400,
+    curriculum=(Mixture(repeats=0.45, facts=0.4, mcq=0.0),),
 )

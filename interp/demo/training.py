@@ -33,7 +33,7 @@ from interp.demo.corpus import IGNORED, batch
 from interp.demo.datasheet import command, write_datasheet
 from interp.demo.evaluation import Evaluation, evaluate, head_scores
 from interp.demo.optimiser import Optimiser
-from interp.demo.progress import Display, Silent, TrainingProgress
+from interp.demo.progress import Silent, TrainingProgress
 from interp.demo.recipe import Recipe
 from interp.demo.vocabulary import build_tokenizer
 from interp.errors import CheckpointError, InterpError
@@ -58,7 +58,6 @@ class TrainingReport:
         seed: source of the weights and of the corpus.
         recipe: what was trained.
         seconds: wall time, over all its sittings.
-        threads: threads that torch used.
         table: what the shipped float16 weights can do.
         untrained: the same for the model before its first step.
         heads: induction and previous-token score of every head, by layer.
@@ -70,11 +69,10 @@ class TrainingReport:
     seed: int
     recipe: Recipe
     seconds: float
-    threads: int
     table: Evaluation
     untrained: Evaluation
     heads: dict[str, list[list[float]]]
-    history: list[dict[str, float]]
+    history: list[dict[str, int | float]]
     sha256: dict[str, str]
 
 
@@ -90,7 +88,7 @@ class _Run:
     optimiser: Optimiser
     step: int = 0
     seconds: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, int | float]] = field(default_factory=list)
     sha256: dict[str, str] = field(default_factory=dict)
 
 
@@ -120,8 +118,16 @@ def train_demo(
             nothing to resume.
         TrainingInterruptedError: it was stopped; the message says how to go on.
     """
-    run = _begin(Path(out), recipe, seed, resume)
-    bar: Display = _display(run) if progress else Silent()
+    with _threads(recipe.threads):
+        run = _begin(Path(out), recipe, seed, resume)
+        _train(run, on_step, progress)
+        return _finish(run)
+
+
+def _train(run: _Run, on_step: Callable[[int], None] | None, progress: bool) -> None:
+    """All the steps that are left, unless somebody asks to stop."""
+    recipe = run.recipe
+    bar = _display(run) if progress else Silent()
     with bar, _stop_requests() as stopped:
         while run.step < recipe.steps:
             started = time.perf_counter()
@@ -136,11 +142,10 @@ def train_demo(
                 _save(run)
                 raise TrainingInterruptedError(
                     f"stopped after step {run.step} of {recipe.steps}; the state is saved. Go on "
-                    f"with: {command(recipe, seed=seed, out=str(run.out))} --resume"
+                    f"with: {command(recipe, seed=run.seed, out=str(run.out))} --resume"
                 )
             if run.step % SAVE_EVERY == 0:
                 _save(run)
-    return _finish(run)
 
 
 def _begin(out: Path, recipe: Recipe, seed: int, resume: bool) -> _Run:
@@ -163,7 +168,7 @@ def _begin(out: Path, recipe: Recipe, seed: int, resume: bool) -> _Run:
     return run
 
 
-def _display(run: _Run) -> Display:
+def _display(run: _Run) -> TrainingProgress:
     """The terminal's display, with a step's time from one step that leaves no trace."""
     for _ in range(2):  # the first one is slower than all the others
         started = time.perf_counter()
@@ -210,7 +215,6 @@ def _finish(run: _Run) -> TrainingReport:
         seed=run.seed,
         recipe=run.recipe,
         seconds=run.seconds,
-        threads=torch.get_num_threads(),
         table=evaluate(shipped, run.tokenizer),
         untrained=evaluate(untrained, run.tokenizer),
         heads={
@@ -252,6 +256,17 @@ def _restore(run: _Run) -> None:
     run.optimiser.load_state(state.optimiser)
     for name in ("step", "seconds", "history", "sha256"):
         setattr(run, name, state.facts[name])
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch use this many threads, and put back what it used before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
