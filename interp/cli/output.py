@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -46,13 +47,22 @@ def guarded(command: F) -> F:
 
 
 def print_json(value: Any) -> None:
-    """Plain JSON on standard output, nothing else."""
-    typer.echo(json.dumps(value, indent=2, default=str))
+    """Plain JSON on standard output, nothing else; what is not a number (nan) is null."""
+    typer.echo(json.dumps(_plain(value), indent=2, default=str, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table; floats with three decimals, numbers to the right."""
-    out = Table(title=title, title_justify="left", header_style="bold")
+    console.print(f"\n{title}", style="bold", highlight=False, markup=False)
+    out = Table(header_style="bold")
     for i, name in enumerate(columns):
         numeric = bool(rows) and isinstance(rows[0][i], int | float)
         out.add_column(name, justify="right" if numeric else "left")

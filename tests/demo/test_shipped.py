@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from interp.demo.architecture import build_model
 from interp.demo.checkpoints import sha256
 from interp.demo.evaluation import evaluate, head_scores
+from interp.demo.readme import render
 from interp.demo.recipe import FULL
 from interp.demo.vocabulary import build_tokenizer
 from interp.paths import data_dir
@@ -40,6 +41,10 @@ def test_every_weights_file_is_the_one_of_the_datasheet(sheet):
     for name, digest in sheet["sha256"].items():
         assert sha256(FOLDER / name) == digest
     assert sum((FOLDER / name).stat().st_size for name in found) < 20 * 2**20
+
+
+def test_its_readme_is_written_from_the_datasheet(sheet):
+    assert (FOLDER / "README.md").read_text(encoding="utf-8") == render(sheet)
 
 
 def test_it_measures_what_its_datasheet_says(measured, sheet):
