@@ -150,7 +150,7 @@ def take_tour(model: Model, *, seed: int = 0, n: int = 64, progress: bool | None
     Args:
         n: prompts for each task.
     """
-    twin = model.random_twin(seed)
+    twin = model.random_twin(seed + 1)  # another draw, so that a twin has a twin too
     every = prompts.capitals(model, n=n, seed=seed)
     facts = _one_template(model, n, seed)
     steps: dict[str, Callable[[], Any]] = {

@@ -127,7 +127,13 @@ def edited(site: Site, fn: Edit, columns: Tensor | None) -> Edit:
 
 def _saver(site: Site, columns: Tensor | None, saved: dict[Site, Tensor]) -> Edit:
     def save(x: Tensor) -> Tensor:
-        saved[site] = read(x, site, columns)
+        saved[site] = _own(read(x, site, columns))
         return x
 
     return save
+
+
+def _own(x: Tensor) -> Tensor:
+    """The tensor without the larger one that it may be a view of, so that only it is kept."""
+    part = x.untyped_storage().nbytes() > x.numel() * x.element_size()
+    return x.clone() if part and not x.requires_grad else x

@@ -278,3 +278,10 @@ def test_bfloat16_runs_on_the_cpu():
     run = model.run(tiny.tokens(), save="all")
     assert run.logits.dtype == torch.bfloat16
     assert not [w for w in model.report().refused.values() if "self-check" in w]
+
+
+def test_a_saved_slice_keeps_only_its_own_memory():
+    model = interp.load(tiny.shared("gpt2"), check=False)
+    cache = model.run(tiny.tokens(4, 20), save=["L1.k", "L1.H2.z", "L1.mlp_post.N3"]).cache
+    for name, value in cache.items():
+        assert value.untyped_storage().nbytes() == value.numel() * value.element_size(), name
