@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -85,30 +86,36 @@ def versions() -> dict[str, str]:
 
 
 def write_atomically(path: str | Path, content: bytes) -> Path:
-    """Write a file so that it is whole or absent; folders are made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    """Write a file so that it is whole or absent; folders are made.
+
+    Raises:
+        ResultError: the place cannot be written.
+    """
+    return _replace(path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_file(path: str | Path, kind: str, tensors: Mapping[str, Tensor], meta: Any) -> Path:
     """Save a result's tensors with its metadata (JSON values, or a dataclass of them)."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = {"kind": kind, "meta": json.dumps(meta, sort_keys=True, default=asdict)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    own = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    return _replace(path, lambda temporary: save_file(own, temporary, metadata=header))
+
+
+def _replace(path: str | Path, write: Callable[[Path], Any]) -> Path:
+    """Let ``write`` fill a temporary file, then put it in the place of ``path``."""
+    path = Path(path)
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
-        contiguous = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-        save_file(contiguous, temporary, metadata=header)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
         temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise ResultError(
+            f"{str(path)!r} cannot be written ({error}): give a file in a folder that can be."
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return path
 
 

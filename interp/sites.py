@@ -139,9 +139,9 @@ class Index:
                         f"{what} {number} is out of range: this model has {size} "
                         f"({what} 0 to {size - 1}, or -1 to -{size} from the end)."
                     )
-            if high < low:
+            if high % size < low % size:
                 raise SiteError(f"{what} range {part!r} runs backwards: write the lower end first.")
-            numbers.extend(n % size for n in range(low, high + 1))
+            numbers.extend(range(low % size, high % size + 1))
         return tuple(dict.fromkeys(numbers))
 
 

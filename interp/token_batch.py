@@ -132,6 +132,15 @@ class TokenBatch:
         """Position of every column among real tokens, 0 at padding on the left."""
         return (self.mask.long().cumsum(-1) - 1).clamp(min=0)
 
+    def left_padded(self) -> TokenBatch:
+        """The same prompts with their padding on the left, where generation needs it."""
+        turns = (self.ids.shape[1] - 1 - self.column(-1)).tolist()
+        ids, mask = (
+            torch.stack([row.roll(n) for row, n in zip(tensor, turns, strict=True)])
+            for tensor in (self.ids, self.mask)
+        )
+        return TokenBatch(ids, mask)
+
     def to(self, device: str | torch.device) -> TokenBatch:
         return TokenBatch(self.ids.to(device), self.mask.to(device))
 

@@ -63,6 +63,7 @@ def test_transformerlens_names_are_theirs():
 def test_indices_expand_inclusive_negative_and_listed():
     assert Index("4-6").expand(8, "layer") == (4, 5, 6)
     assert Index("-1").expand(8, "layer") == (7,)
+    assert Index("-3-7").expand(8, "layer") == (5, 6, 7)
     assert Index("1,3,1").expand(8, "head") == (1, 3)
     assert Index("*").expand(3, "head") == (0, 1, 2)
 
@@ -71,6 +72,7 @@ def test_indices_expand_inclusive_negative_and_listed():
     ("8", "layer 8 is out of range: this model has 8"),
     ("-9", "layer -9 is out of range"),
     ("6-4", "runs backwards"),
+    ("-3-2", "runs backwards"),
 ])  # fmt: skip
 def test_indices_out_of_range_say_the_range(text, message):
     with pytest.raises(SiteError, match=message):

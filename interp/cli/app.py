@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from interp.cli.output import console, frame_table, guarded, print_json, table
+from interp.cli.output import console, frame_table, guarded, notes, print_json, table
 
 __all__ = ["app", "main"]
 
@@ -34,7 +34,8 @@ def _load(name: str, seed: int = 0, **options: Any) -> Any:
     import interp
 
     if name == "random":
-        return interp.load("demo", **options).random_twin(seed)
+        check = options.get("check", "quick")
+        return interp.load("demo", **options).random_twin(seed, check=check)
     return interp.load(name, **options)
 
 
@@ -43,7 +44,7 @@ def _draw(result: Any, path: Path | None, **options: Any) -> None:
 
     if path is not None:
         png, svg = save(result.plot(**options), path)
-        console.print(f"figure: {png}, {svg}", highlight=False)
+        notes.print(f"figure: {png}, {svg}", highlight=False)
 
 
 @app.command()
@@ -182,7 +183,9 @@ def _prompts(
     import interp
     from interp.errors import PromptError, nearest
 
-    if (clean is not None and corrupted is not None) + (task is not None) + (file is not None) != 1:
+    both = clean is not None and corrupted is not None
+    either = clean is not None or corrupted is not None
+    if both != either or both + (task is not None) + (file is not None) != 1:
         raise typer.BadParameter("give --clean and --corrupted, or --task, or --prompts.")
     if task is not None:
         tasks = [name for name in interp.prompts.__all__ if hasattr(interp.prompts, name)]
@@ -193,8 +196,14 @@ def _prompts(
     return interp.prompts.load(model, file) if file is not None else (clean, corrupted)
 
 
-def _position(text: str | None) -> int | str | None:
-    return int(text) if text is not None and text.lstrip("-").isdigit() else text
+def _position(text: str | None) -> int | str | list[int | str] | None:
+    """A number, a name, or several with commas between them."""
+    if text is None:
+        return None
+    parts: list[int | str] = [
+        int(p) if p.lstrip("-").isdigit() else p for p in (part.strip() for part in text.split(","))
+    ]
+    return parts if len(parts) > 1 else parts[0]
 
 
 @app.command()

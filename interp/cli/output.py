@@ -17,12 +17,12 @@ from interp.errors import InterpError
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["console", "frame_table", "guarded", "print_json", "table"]
+__all__ = ["console", "frame_table", "guarded", "notes", "print_json", "table"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 console = Console()
-_errors = Console(stderr=True)
+notes = Console(stderr=True)  # what is not the result: errors, and where a figure went
 
 #: Exit codes: 1 for an error that says what to do, 130 for Ctrl-C; typer uses 2 for bad usage.
 FAILED, INTERRUPTED = 1, 130
@@ -36,11 +36,11 @@ def guarded(command: F) -> F:
         try:
             return command(*args, **kwargs)
         except InterpError as error:
-            _errors.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-            _errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+            notes.print(f"[bold red]{type(error).__name__}[/]: ", end="")
+            notes.print(str(error), markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(FAILED) from None
         except KeyboardInterrupt:
-            _errors.print("interrupted")
+            notes.print("interrupted")
             raise typer.Exit(INTERRUPTED) from None
 
     return run  # type: ignore[return-value]

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from interp.demo.checkpoints import write_text
+from interp.demo.readme import render
 from interp.demo.recipe import SMALL, Recipe
 
 if TYPE_CHECKING:
@@ -30,9 +31,11 @@ def command(recipe: Recipe, *, seed: int, out: str) -> str:
 
 
 def write_datasheet(report: TrainingReport) -> None:
-    """Write ``datasheet.json`` into the checkpoint's folder."""
-    text = json.dumps(datasheet(report), indent=2, ensure_ascii=False)
+    """Write ``datasheet.json``, and the README made from it, into the checkpoint's folder."""
+    sheet = datasheet(report)
+    text = json.dumps(sheet, indent=2, ensure_ascii=False)
     write_text(report.out / "datasheet.json", text + "\n")
+    write_text(report.out / "README.md", render(sheet))
 
 
 def datasheet(report: TrainingReport) -> dict[str, Any]:
@@ -42,7 +45,9 @@ def datasheet(report: TrainingReport) -> dict[str, Any]:
         "command": command(recipe, seed=report.seed, out=report.out.name),
         "seed": report.seed,
         "recipe": asdict(recipe),
-        "steps": recipe.steps,
+        "parameters": report.parameters,
+        "vocabulary": report.vocabulary,
+        "steps": recipe.total,
         "tokens": recipe.tokens,
         "seconds": round(report.seconds),
         "threads": recipe.threads,

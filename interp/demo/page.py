@@ -16,12 +16,20 @@ from interp.results import write_atomically
 
 __all__ = ["write_report"]
 
+_NAMES = (
+    "induction_heads", "previous_token_heads", "lens", "lens_accuracy",
+    "patch_resid", "patch_heads", "patch_attn_out", "patch_mlp_out",
+)  # fmt: skip
 _TEMPLATE = Path(__file__).parent / "report.html.j2"
 
 
 def write_report(tour: Tour, out: Path) -> dict[str, Path]:
     """Write figures (PNG and SVG), results (safetensors), ``summary.json`` and ``report.html``."""
     figures = _figures(tour)
+    for name in _NAMES:  # what an earlier report left and this one does not draw
+        if name not in figures:
+            for suffix in (".png", ".svg"):
+                (out / "figures" / f"{name}{suffix}").unlink(missing_ok=True)
     shown: list[dict[str, str]] = []
     for name, (figure, caption) in figures.items():
         png, _ = save(figure, out / "figures" / name)

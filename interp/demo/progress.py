@@ -53,7 +53,7 @@ class TrainingProgress:
             TimeRemainingColumn(),
             console=self.console,
         )
-        self.task = self.bar.add_task("training", total=recipe.steps, completed=start, loss=0.0)
+        self.task = self.bar.add_task("training", total=recipe.total, completed=start, loss=0.0)
 
     def __enter__(self) -> None:
         self.bar.start()
@@ -70,7 +70,7 @@ def plan(recipe: Recipe, model: PreTrainedModel, *, seconds_a_step: float, start
     """What training is about to do, in one paragraph."""
     parameters = sum(weight.numel() for weight in model.parameters())
     memory = memory_needed(recipe, parameters=parameters, vocabulary=model.config.vocab_size)
-    steps = recipe.steps - start
+    steps = recipe.total - start
     return (
         f"Recipe {recipe.name!r}: {parameters / 1e6:.1f} million parameters, {steps} steps of "
         f"{recipe.rows * recipe.context} tokens, {steps * recipe.rows * recipe.context / 1e6:.1f} "

@@ -35,7 +35,7 @@ def render(sheet: dict[str, Any]) -> str:
     return template.render(
         title="The demo model" if recipe["name"] == "full" else "A small demo model",
         sheet=SimpleNamespace(**sheet),
-        recipe=SimpleNamespace(**recipe),
+        recipe=recipe,
         millions=f"{sheet['parameters'] / 1e6:.1f}",
         countries=len(facts.countries()),
         rows={

@@ -32,6 +32,8 @@ class Mixture:
         options: how many options a question may have.
         capital: share of the facts that are about capitals; other relations share the rest.
         reverse: share of the capital facts stated backwards.
+        skip_last: share of the steps in which the last block is left out, so that what can be
+            computed before it is (LayerDrop, Fan et al. 2019, arXiv:1909.11556).
     """
 
     until: float = 1.0
@@ -44,9 +46,10 @@ class Mixture:
     options: tuple[int, ...] = (2, 3, 4)
     capital: float = 0.45
     reverse: float = 0.1
+    skip_last: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("until", "repeats", "capital", "reverse", *self.documents):
+        for name in ("until", "repeats", "capital", "reverse", "skip_last", *self.documents):
             if not 0 <= getattr(self, name) <= 1:
                 raise RecipeError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if not any(self.documents.values()):
@@ -92,6 +95,10 @@ class Recipe:
         threads: threads to train on. Sums round differently with another number of them, so it
             decides the bytes too; and two threads that share their cores with other programs can
             be many times slower than one.
+        then: a second recipe that goes on from this one's stored weights, with fresh optimisers
+            and the last block put back to its initial weights. After the first, the last block
+            still fetches part of every fact from the subject; learned anew, beside blocks that
+            know the facts already, it need not.
     """
 
     name: str
@@ -118,6 +125,7 @@ class Recipe:
     look_every: int = 200
     keep: tuple[int, ...] = ()
     threads: int = 1
+    then: Recipe | None = None
 
     def __post_init__(self) -> None:
         counts = (
@@ -158,9 +166,14 @@ class Recipe:
         return next(m for m in self.curriculum if step < m.until * self.steps)
 
     @property
+    def total(self) -> int:
+        """Steps in the whole of training, the second recipe's included."""
+        return self.steps + (self.then.total if self.then else 0)
+
+    @property
     def tokens(self) -> int:
         """Tokens read in the whole of training."""
-        return self.steps * self.rows * self.context
+        return self.total * self.rows * self.context
 
 
 FULL = Recipe(
@@ -173,6 +186,17 @@ FULL = Recipe(
             until=0.7, repeats=0.2, facts=0.14, ioi=0.1, greater_than=0.14, mcq=0.5, options=(2,)
         ),
         Mixture(repeats=0.25, facts=0.14, ioi=0.1, greater_than=0.14, mcq=0.4),
+    ),
+    then=Recipe(
+        name="last block anew",
+        steps=600,
+        warmup=50,
+        learning_rate=2e-3 * 0.5,
+        vector_rate=3e-3 * 0.5,
+        muon_rate=4e-3 * 0.5,
+        curriculum=(
+            Mixture(repeats=0.25, facts=0.25, ioi=0.15, greater_than=0.14, mcq=0.3, skip_last=0.25),
+        ),
     ),
 )
 SMALL = Recipe(

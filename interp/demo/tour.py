@@ -70,10 +70,14 @@ class Tour:
     @property
     def knows_facts(self) -> bool:
         """Whether there is a fact to locate at all."""
-        return self._accuracy("capitals") >= KNOWN
+        task = next(t for t in self.tasks if t.name == "capitals" and t.metric == "accuracy")
+        return task.value >= KNOWN > task.control
 
-    def _accuracy(self, name: str) -> float:
-        return next(t.value for t in self.tasks if t.name == name and t.metric == "accuracy")
+    def found(self, kind: str) -> dict[str, float]:
+        """Heads of a kind and their scores, if twice what the twin's best head reaches."""
+        scores = dict(self.heads.top(kind, self.heads.induction.numel()))
+        best = self.twin_heads.top(kind, 1)[0][1]
+        return {n: scores[n] for n in self.heads.found(kind) if scores[n] > 2 * best}
 
     def sites(self) -> dict[str, dict[str, float | int]]:
         """Where patching the residual stream restores the fact, over all templates.
@@ -88,11 +92,13 @@ class Tour:
         for column, name in enumerate(self.named.axes[1].labels):
             layer = int(shares[:, column].argmax())
             base = self.named.corrupted.mean()  # type: ignore[union-attr]
+            bounds = [float((bound[layer, column] - base) / gap)
+                      for bound in (interval.low, interval.high)]  # fmt: skip
             out[name] = {
                 "layer": layer,
                 "recovered": float(shares[layer, column]),
-                "low": float((interval.low[layer, column] - base) / gap),
-                "high": float((interval.high[layer, column] - base) / gap),
+                "low": min(bounds),
+                "high": max(bounds),
             }
         return out
 
@@ -100,11 +106,10 @@ class Tour:
         """What the measurements bear, as sentences; empty if nothing was found."""
         said = []
         for kind in ("previous_token", "duplicate_token", "induction"):
-            found = self.heads.found(kind)
+            found = self.found(kind)
             best = self.twin_heads.top(kind, 1)[0][1]
             if found:
-                scores = dict(self.heads.top(kind, len(self.heads.induction.flatten())))
-                names = ", ".join(f"{name} ({scores[name]:.2f})" for name in found)
+                names = ", ".join(f"{name} ({score:.2f})" for name, score in found.items())
                 said.append(
                     f"{kind.replace('_', '-')} heads: {names}; untrained twin's best {best:.2f}"
                 )
@@ -116,12 +121,13 @@ class Tour:
                 f"[{site['low']:.0%}, {site['high']:.0%}] of the capital before block "
                 f"{site['layer']}"
             )
-        movers = self.heads_z.top(3)
+        movers = self.heads_z.to_frame().nlargest(3, "normalized").query("normalized > 0.05")
         names = ", ".join(
             f"L{row['layer']}.H{row['head']} ({row['normalized']:.0%})"
             for row in movers.to_dict("records")
         )
-        said.append(f"heads that restore most of the capital on their own: {names}")
+        if names:
+            said.append(f"heads that restore most of the capital on their own: {names}")
         return said
 
     def summary(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ number of threads; elsewhere sums may round differently.)
 from __future__ import annotations
 
 import json
+import random
 import signal
 import threading
 import time
@@ -57,6 +58,8 @@ class TrainingReport:
         out: the folder of the checkpoint.
         seed: source of the weights and of the corpus.
         recipe: what was trained.
+        parameters: number of weights.
+        vocabulary: number of tokens.
         seconds: wall time, over all its sittings.
         table: what the shipped float16 weights can do.
         untrained: the same for the model before its first step.
@@ -68,6 +71,8 @@ class TrainingReport:
     out: Path
     seed: int
     recipe: Recipe
+    parameters: int
+    vocabulary: int
     seconds: float
     table: Evaluation
     untrained: Evaluation
@@ -129,8 +134,10 @@ def _train(run: _Run, on_step: Callable[[int], None] | None, progress: bool) -> 
     recipe = run.recipe
     bar = _display(run) if progress else Silent()
     with bar, _stop_requests() as stopped:
-        while run.step < recipe.steps:
+        while run.step < recipe.total:
             started = time.perf_counter()
+            if recipe.then is not None and run.step == recipe.steps:
+                _renew(run)
             loss = _train_step(run)
             run.step += 1
             _look(run, loss)
@@ -138,10 +145,10 @@ def _train(run: _Run, on_step: Callable[[int], None] | None, progress: bool) -> 
             bar.advance(run.step, loss)
             if on_step:
                 on_step(run.step)
-            if stopped() and run.step < recipe.steps:
+            if stopped() and run.step < recipe.total:
                 _save(run)
                 raise TrainingInterruptedError(
-                    f"stopped after step {run.step} of {recipe.steps}; the state is saved. Go on "
+                    f"stopped after step {run.step} of {recipe.total}; the state is saved. Go on "
                     f"with: {command(recipe, seed=run.seed, out=str(run.out))} --resume"
                 )
             if run.step % SAVE_EVERY == 0:
@@ -178,18 +185,51 @@ def _display(run: _Run) -> TrainingProgress:
     return TrainingProgress(run.recipe, run.model, seconds_a_step=seconds, start=run.step)
 
 
+def _stage(run: _Run) -> tuple[Recipe, int, int]:
+    """The recipe at work, the step within it, and the seed of its corpus."""
+    first = run.recipe
+    if first.then is None or run.step < first.steps:
+        return first, run.step, run.seed
+    return first.then, run.step - first.steps, run.seed + first.steps
+
+
 def _loss(run: _Run) -> Float[Tensor, ""]:
     """Next-token cross-entropy on the rows of the run's current step."""
-    rows, labels = batch(run.recipe, run.tokenizer, seed=run.seed, step=run.step)
-    logits = run.model(rows, use_cache=False).logits[:, :-1]
+    recipe, step, seed = _stage(run)
+    rows, labels = batch(recipe, run.tokenizer, seed=seed, step=step)
+    with _shortened(run, recipe.mixture_at(step).skip_last):
+        logits = run.model(rows, use_cache=False).logits[:, :-1]
     return cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
+
+
+@contextmanager
+def _shortened(run: _Run, share: float) -> Iterator[None]:
+    """Leave the last block out, in this share of the steps."""
+    if random.Random(f"{run.seed}/{run.step}/skip").random() >= share:
+        yield
+        return
+    last = run.model.gpt_neox.layers[-1]
+    handle = last.register_forward_hook(lambda module, args, out: args[0])
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _renew(run: _Run) -> None:
+    """Begin the second recipe: weights as they would be stored, the last block at its start."""
+    assert run.recipe.then is not None
+    run.model.load_state_dict(as_shipped(run.model).state_dict())
+    first = build_model(run.recipe, vocabulary=len(run.tokenizer), seed=run.seed)
+    run.model.gpt_neox.layers[-1].load_state_dict(first.gpt_neox.layers[-1].state_dict())
+    run.optimiser = Optimiser(run.model, run.recipe.then)
 
 
 def _train_step(run: _Run) -> float:
     """One batch forward and back, one update; the loss."""
     loss = _loss(run)
     loss.backward()
-    run.optimiser.step(run.step)
+    run.optimiser.step(_stage(run)[1])
     return loss.item()
 
 
@@ -214,6 +254,8 @@ def _finish(run: _Run) -> TrainingReport:
         out=run.out,
         seed=run.seed,
         recipe=run.recipe,
+        parameters=shipped.num_parameters(),
+        vocabulary=len(run.tokenizer),
         seconds=run.seconds,
         table=evaluate(shipped, run.tokenizer),
         untrained=evaluate(untrained, run.tokenizer),
@@ -252,10 +294,12 @@ def _restore(run: _Run) -> None:
                 f"the training in {run.out} has {name} {state.facts[name]}, but {value} was asked "
                 f"for; resume with the same {name}, or start anew in another folder"
             )
-    run.model.load_state_dict(state.weights)
-    run.optimiser.load_state(state.optimiser)
     for name in ("step", "seconds", "history", "sha256"):
         setattr(run, name, state.facts[name])
+    run.model.load_state_dict(state.weights)
+    if run.recipe.then is not None and run.step > run.recipe.steps:
+        run.optimiser = Optimiser(run.model, run.recipe.then)
+    run.optimiser.load_state(state.optimiser)
 
 
 @contextmanager

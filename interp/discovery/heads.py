@@ -192,14 +192,15 @@ def _copying_logit(model: Model, tokens: TokenBatch, period: int) -> Float[Tenso
     if any(block.attn_branch is not block.attn for block in anatomy.blocks):
         return torch.full((model.n_layers, model.n_heads), torch.nan)
     cache = execute(anatomy, tokens, save="ln_final.scale", logits="none").cache
-    queries = slice(-period - 1, -1)
-    targets = tokens.ids[:, -period:]
+    queries = slice(-period, -1)  # the second copy, but for its last token
+    targets = tokens.ids[:, -period + 1 :]
     directions = _centred_unembedding(model)[:, targets]  # [d_model, batch, query]
     directions = directions / cache["ln_final.scale"][:, queries, 0]
+    directions = directions / (getattr(anatomy.hf.config, "logits_scaling", None) or 1.0)
     out = []
     for layer in range(model.n_layers):
         run = execute(anatomy, tokens, save=f"L{layer}.result", logits="none")
-        result = run.cache[f"L{layer}.result"][:, queries]
+        result = run.cache[f"L{layer}.result"][:, queries].to(directions.dtype)
         if anatomy.ln_final is not None and centres(anatomy.ln_final):
             result = result - result.mean(-1, keepdim=True)
         out.append(torch.einsum("bqhd,dbq->h", result, directions) / targets.numel())

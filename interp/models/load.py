@@ -56,10 +56,17 @@ def load(
         ModelError: no such model, no network, no such device or dtype, a family that is
             refused, or weights that fail the check.
     """
+    if check not in ("quick", "full", True, False):
+        raise ModelError(f"check={check!r}; expected 'quick', 'full' or False.")
     where = _device(device)
     precision = _dtype(dtype)
     if isinstance(source, str | Path):
         folder = _folder(str(source), revision)
+        if revision is not None and folder is not None and source != "demo":
+            raise ModelError(
+                f"revision={revision!r} was given with the folder {str(source)!r}: revisions are of "
+                "hub names and of 'demo'. Give the folder of the revision itself."
+            )
         hub_revision = revision if folder is None else None
         hf = _read(str(folder or source), hub_revision, where, precision)
         tokenizer = _tokenizer(tokenizer, str(folder or source), hub_revision)
@@ -67,9 +74,9 @@ def load(
         name += f"@{revision}" if revision else ""
         return Model.wrap(hf, tokenizer, name=name, level=check)
     _expect_model(source)
-    if where is not None or precision is not None:
+    if where is not None or precision is not None or revision is not None:
         raise ModelError(
-            "device= and dtype= were given with a model object, which is used as it is: "
+            "device=, dtype= or revision= were given with a model object, which is used as it is: "
             "move it yourself with hf_model.to(...) before interp.load."
         )
     if isinstance(tokenizer, str | Path):
@@ -146,8 +153,9 @@ def _device(device: str | torch.device | None) -> torch.device | str | None:
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    if dtype is None or isinstance(dtype, torch.dtype):
+    if dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         return dtype
+    dtype = str(dtype).removeprefix("torch.")
     names = ("float32", "bfloat16", "float16", "float64")
     if dtype not in names:
         raise ModelError(f"dtype {dtype!r} does not exist; nearest: {nearest(dtype, names)}.")

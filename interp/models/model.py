@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -55,6 +56,7 @@ class Model:
     name: str
     anatomy: Anatomy
     _report: Report | None = field(default=None)
+    _hashed: dict[str, Any] = field(default_factory=dict)  # until a weight is written
 
     @classmethod
     def wrap(
@@ -120,7 +122,7 @@ class Model:
         """Number of parameters, tied ones counted once."""
         return sum(p.numel() for p in self.hf.parameters())
 
-    @cached_property
+    @property
     def weights_hash(self) -> str:
         """sha256 over names, shapes and values of the weights: the model's identity.
 
@@ -128,14 +130,21 @@ class Model:
         (float64 and lossy casts aside).
         """
 
+        state = tuple((id(p), p._version) for p in self.hf.parameters())
+        if self._hashed.get("state") == state:
+            return str(self._hashed["hash"])
+
         def digest(item: tuple[str, Tensor]) -> bytes:
             name, tensor = item
             values = tensor.detach().float().cpu().contiguous().numpy()
-            return hashlib.sha256(f"{name}{list(tensor.shape)}".encode() + values.tobytes()).digest()
+            return hashlib.sha256(
+                f"{name}{list(tensor.shape)}".encode() + values.tobytes()
+            ).digest()
 
         with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock
             parts = list(pool.map(digest, sorted(self.hf.state_dict().items())))
-        return hashlib.sha256(b"".join(parts)).hexdigest()
+        self._hashed.update(state=state, hash=hashlib.sha256(b"".join(parts)).hexdigest())
+        return str(self._hashed["hash"])
 
     def __repr__(self) -> str:
         return (
@@ -266,9 +275,14 @@ class Model:
         An edit of a whole site acts on the prompt and on each new token; an edit at a
         position acts on the prompt only. ``options`` go to ``generate`` as they are.
         """
-        tokens = self.batch(inputs, bos=bos, pad="left")
+        given = self.batch(inputs, bos=bos, pad="left")
+        tokens = given.left_padded()
         options.setdefault("pad_token_id", self._pad_id())
-        columns = self._columns(inputs, tokens)
+        where, moved = self._columns(inputs, given), tokens.first - given.first
+
+        def columns(position: int | str) -> Int[Tensor, " batch"]:
+            return where(position) + moved
+
         with generating(self.anatomy, tokens, edit or {}, columns):
             return self.hf.generate(
                 input_ids=tokens.ids, attention_mask=tokens.mask.long(), **options
@@ -321,7 +335,9 @@ class Model:
             f"Model has no attribute {name!r}; nearest: {nearest(name, dir(type(self)))}."
         )
 
-    def random_twin(self, seed: int = 0) -> Model:
+    def random_twin(
+        self, seed: int = 0, *, check: Literal["quick", "full"] | bool = "quick"
+    ) -> Model:
         """A model of the same shape with untrained weights: the null control.
 
         Weights come from the family's own initialisation under ``seed``; the global random
@@ -331,6 +347,13 @@ class Model:
 
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            twin = AutoModelForCausalLM.from_config(self.hf.config, dtype=torch.float32)
+            twin = AutoModelForCausalLM.from_config(
+                copy.deepcopy(self.hf.config), dtype=torch.float32
+            )
         twin = twin.to(device=self.device, dtype=self.dtype).eval()
-        return Model.wrap(twin, self.tokenizer, name=f"{self.name} (random, seed {seed})")
+        return Model.wrap(
+            twin,
+            self.tokenizer,
+            name=f"{self.name} (random, seed {seed})",
+            level=check,
+        )

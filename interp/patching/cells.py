@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from interp.errors import PromptError, RunError, SiteError
 from interp.prompts.prompts import Prompts
@@ -88,18 +87,11 @@ def _one(anatomy: Anatomy, site: Site, positions: Positions, prompts: Prompts) -
         heads = anatomy.n_kv_heads if "kv_head" in site.kind.axes else anatomy.n_heads
         add("head", "head", site.head.expand(heads, "head"))
     if site.unit is not None and not site.unit.single:
-        add("neuron", "unit", site.unit.expand(_width(anatomy), "neuron"))
+        add("neuron", "unit", site.unit.expand(anatomy.d_mlp or 0, "neuron"))
     cells = [site]
     for options in choices:
         cells = [change(cell) for cell in cells for change in options]
     return _with_positions(tuple(axes), cells, _positions(site, positions), prompts)
-
-
-def _width(anatomy: Anatomy) -> int:
-    down = anatomy.blocks[0].down
-    assert down is not None  # families without neurons refuse mlp_pre and mlp_post
-    weight: Any = down.weight
-    return int(weight.shape[0] if type(down).__name__ == "Conv1D" else weight.shape[1])
 
 
 def _positions(site: Site, given: Positions) -> Positions:

@@ -50,7 +50,7 @@ def run_cells(
         run = execute(
             model.anatomy,
             tokens,
-            edit={str(named): edit_of(site.at(position=None), where)},
+            edit={str(named): edit_of(site, where)},
             logits=logits,
             rows_at_once=batch,
             columns=lambda _, where=where: where,  # type: ignore[misc]

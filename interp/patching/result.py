@@ -128,7 +128,11 @@ class PatchResult:
         from interp.figures import bars, heatmap
 
         shown, unit = self._shown()
-        arrow = "clean → corrupted" if self.direction == "denoise" else "into the clean run"
+        source = str(self.provenance.call.get("source") or "").split(" ")[0]
+        other, run = (
+            ("clean", "corrupted") if self.direction == "denoise" else ("corrupted", "clean")
+        )
+        arrow = f"{source or other} → {run}"
         title = title or f"{self.provenance.call.get('sites', 'patch')}, {arrow}"
         if len(self.axes) == 2:
             rows, columns = self.axes

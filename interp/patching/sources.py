@@ -84,16 +84,12 @@ def source_edits(
     batch = prompts.clean if direction == "denoise" else prompts.corrupted
     assert batch is not None  # pick_direction has checked
     values = _read_all(model, batch, grid)
-    return lambda site, columns: Replace(read(values[_whole(site)], site, columns))
-
-
-def _whole(site: Site) -> Site:
-    return site.whole
+    return lambda site, columns: Replace(read(values[site.whole], site, columns))
 
 
 def _read_all(model: Model, batch: TokenBatch, grid: Grid) -> dict[Site, Tensor]:
     """The whole tensors behind every cell, from one run."""
-    wanted = tuple(dict.fromkeys(_whole(site) for site in grid.sites))
+    wanted = tuple(dict.fromkeys(site.whole for site in grid.sites))
     cache = execute(model.anatomy, batch.to(model.device), save=wanted, logits="none").cache
     return {site: cache[site] for site in wanted}
 
@@ -101,22 +97,32 @@ def _read_all(model: Model, batch: TokenBatch, grid: Grid) -> dict[Site, Tensor]
 def _mean(
     model: Model, prompts: Prompts, grid: Grid, reference: Prompts | None
 ) -> Callable[[Site, Int[Tensor, " prompt"] | None], Edit]:
-    """The mean over the reference prompts, column by column."""
+    """The mean over the reference prompts: at named positions by name, else column by column."""
     if reference is None:
         raise RunError(
             "source='mean' needs reference=Prompts to average over; the evaluated prompts are "
             "never averaged unless you pass them yourself."
         )
-    if reference.clean.padded or reference.clean.ids.shape[1] != prompts.clean.ids.shape[1]:
-        raise RunError(
-            f"source='mean' averages column by column: the reference has {reference!r}, the "
-            f"evaluated prompts are {prompts!r}. Give reference prompts of one template and length."
-        )
-    means = {
-        site: value.mean(0, keepdim=True).expand(len(prompts), *value.shape[1:])
-        for site, value in _read_all(model, reference.clean, grid).items()
-    }
-    return lambda site, columns: Replace(read(means[_whole(site)], site, columns))
+    values = _read_all(model, reference.clean, grid)
+    by_column = not (
+        prompts.clean.padded
+        or reference.clean.padded
+        or reference.clean.ids.shape[1] != prompts.clean.ids.shape[1]
+    )
+
+    def edit(site: Site, columns: Int[Tensor, " prompt"] | None) -> Edit:
+        if site.position is not None:  # a named or numbered position: each at its own column
+            own = reference.columns(site.position)
+            return Replace(read(values[site.whole], site, own).mean(0))
+        if not by_column:
+            raise RunError(
+                f"source='mean' averages column by column: the reference has {reference!r}, the "
+                f"evaluated prompts are {prompts!r}. Give prompts of one length, or named positions."
+            )
+        where = None if columns is None else columns[:1].expand(len(reference))
+        return Replace(read(values[site.whole], site, where).mean(0))
+
+    return edit
 
 
 def _resample(
@@ -138,6 +144,6 @@ def _resample(
 
     def edit(site: Site, columns: Int[Tensor, " prompt"] | None) -> Edit:
         where = None if columns is None else columns.to(donor.device)[donor]
-        return Replace(read(values[_whole(site)][donor], site, where))
+        return Replace(read(values[site.whole][donor], site, where))
 
     return edit

@@ -13,6 +13,7 @@ Nanda 2024 (arXiv:2404.15255) for the two directions.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -111,7 +112,11 @@ def patch(
         "sites": _text(sites),
         "metric": how.name,
         "direction": direction,
-        "source": "tensor" if isinstance(source, Tensor) else source,
+        "source": _fingerprint(source) if isinstance(source, Tensor) else source,
+        "reference": None if reference is None else reference.hash,
+        "named_columns": {
+            name: column.tolist() for name, column in model_prompts.positions.items()
+        },
         "positions": positions if isinstance(positions, int | str | None) else list(positions),
     }
     drawn = source == "resample" if isinstance(source, str) else False
@@ -152,8 +157,9 @@ def _arguments(
 
 def _with_answers(model: Model, prompts: Prompts, metric: Metric) -> Prompts:
     """The prompts, with each prompt's own top token where the metric needs what is not given."""
-    missing_answers = metric.needs_answers and prompts.answers is None
-    missing_foils = metric.needs_foils and prompts.foils is None
+    custom = not metric.stacks  # a callable may read answers and foils
+    missing_answers = (metric.needs_answers or custom) and prompts.answers is None
+    missing_foils = (metric.needs_foils or custom) and prompts.foils is None
     if not (missing_answers or missing_foils) or prompts.corrupted is None:
         return prompts
     clean, corrupted = (
@@ -162,6 +168,8 @@ def _with_answers(model: Model, prompts: Prompts, metric: Metric) -> Prompts:
     )
     same = (clean == corrupted).nonzero().flatten().tolist()
     if missing_answers and missing_foils and same:
+        if custom:
+            return prompts
         raise PromptError(
             f"both prompts of pair {same[0]} predict {model.to_string([int(clean[same[0]])])!r}, so "
             "there is no difference to patch: give answers= and foils=, or other prompts."
@@ -224,6 +232,12 @@ def _names(model: Model, ids: Int[Tensor, "prompt a"] | None) -> tuple[str, ...]
     if model.tokenizer is None:
         return tuple(" ".join(str(i) for i in row if i >= 0) for row in ids.tolist())
     return tuple("|".join(model.to_string([i]) for i in row if i >= 0) for row in ids.tolist())
+
+
+def _fingerprint(source: Tensor) -> str:
+    """A tensor's shape and sha256, to tell one source from another."""
+    values = source.detach().float().cpu().contiguous().numpy().tobytes()
+    return f"tensor {list(source.shape)} sha256 {hashlib.sha256(values).hexdigest()}"
 
 
 def _text(sites: Sites) -> str | list[str]:

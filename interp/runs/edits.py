@@ -36,9 +36,24 @@ class RowEdit(Protocol):
         ...
 
 
-def _fit(value: Tensor | float, x: Tensor, verb: str) -> Tensor:
-    """``value`` as a tensor that broadcasts to ``x``."""
+@dataclass(frozen=True)
+class _Rows:
+    """Which of a run's rows an edit is given: ``start`` to ``stop`` of ``total``."""
+
+    start: int
+    stop: int
+    total: int
+
+
+def _fit(value: Tensor | float, x: Tensor, verb: str, rows: _Rows | None) -> Tensor:
+    """``value`` as a tensor that broadcasts to ``x``.
+
+    A value of as many axes as ``x`` whose first counts the run's prompts is cut to the rows at
+    hand; any other serves every row.
+    """
     tensor = torch.as_tensor(value, device=x.device).to(x.dtype)
+    if rows is not None and tensor.dim() == x.dim() and tensor.shape[0] == rows.total:
+        tensor = tensor[rows.start : rows.stop]
     try:
         shape = torch.broadcast_shapes(tensor.shape, x.shape)
     except RuntimeError:
@@ -51,24 +66,21 @@ def _fit(value: Tensor | float, x: Tensor, verb: str) -> Tensor:
     return tensor
 
 
-def _rows(value: Tensor | float, start: int, stop: int, total: int) -> Tensor | float:
-    """The rows of a value that has one for each prompt; other values serve every row."""
-    if isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == total and total > 1:
-        return value[start:stop]
-    return value
-
-
 @dataclass(frozen=True, eq=False)
 class Replace:
-    """Put ``value`` in place of the tensor. It broadcasts; its first axis may be the prompts."""
+    """Put ``value`` in place of the tensor.
+
+    It broadcasts; with as many axes as the tensor, its first axis may count the prompts.
+    """
 
     value: Tensor | float
+    _rows: _Rows | None = None
 
     def __call__(self, x: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
-        return _fit(self.value, x, "Replace").expand_as(x)
+        return _fit(self.value, x, "Replace", self._rows).expand_as(x)
 
     def rows(self, start: int, stop: int, total: int) -> Replace:
-        return Replace(_rows(self.value, start, stop, total))
+        return Replace(self.value, _Rows(start, stop, total))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +88,13 @@ class Add:
     """Add ``value``, for example a steering vector of shape [d_model]."""
 
     value: Tensor | float
+    _rows: _Rows | None = None
 
     def __call__(self, x: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
-        return x + _fit(self.value, x, "Add")
+        return x + _fit(self.value, x, "Add", self._rows)
 
     def rows(self, start: int, stop: int, total: int) -> Add:
-        return Add(_rows(self.value, start, stop, total))
+        return Add(self.value, _Rows(start, stop, total))
 
 
 @dataclass(frozen=True)

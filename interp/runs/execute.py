@@ -17,7 +17,7 @@ from interp.prompts.positions import resolve_columns
 from interp.runs.cache import Cache
 from interp.runs.edits import Edit
 from interp.runs.memory import estimate
-from interp.runs.plan import Columns, Save, edit_pairs, functions_of, resolve
+from interp.runs.plan import Columns, Save, chain, edit_pairs, functions_of, resolve
 from interp.sites import Site
 from interp.taps.anatomy import Anatomy
 from interp.taps.points import Key, tapped
@@ -72,12 +72,16 @@ def execute(
     columns: Columns | None = None,
 ) -> Run:
     """Run the model; see :meth:`interp.Model.run` for what the arguments mean."""
+    if logits not in ("all", "last", "none"):
+        raise RunError(f"logits={logits!r}; expected 'all', 'last' or 'none'.")
     sites = resolve(anatomy, save)
     edits = edit_pairs(anatomy, edit or {})
     where = columns or partial(resolve_columns, tokens=batch, named={})
-    stop = _check_stop(anatomy, sites, stop_at)
+    stop = _check_stop(anatomy, (*sites, *(site for site, _ in edits)), stop_at)
     keep = "none" if stop_at is not None else logits
     step = _rows_at_once(anatomy, batch, sites, rows_at_once, keep, grad=grad)
+    if grad:
+        _check_grad(sites, step, len(batch))
     pieces: list[tuple[Tensor | None, dict[Site, Tensor]]] = []
     start = 0
     while start < len(batch):
@@ -101,6 +105,21 @@ def execute(
     return Run(cache, batch, torch.cat(outs) if len(outs) > 1 else outs[0] if outs else None)
 
 
+def _check_grad(sites: tuple[Site, ...], step: int, rows: int) -> None:
+    """Only whole tensors of a single batch lie on the path to the logits."""
+    slices = [site for site in sites if site != site.whole]
+    if slices:
+        raise RunError(
+            f"with grad=True {str(slices[0])!r} would be a copy beside the path to the logits: save "
+            f"{str(slices[0].whole)!r}, take its gradient and cut the slice from that."
+        )
+    if step < rows:
+        raise RunError(
+            f"with grad=True the {rows} prompts must run as one batch, and {step} fit at a time: "
+            "give fewer prompts, or run them in parts yourself."
+        )
+
+
 def _check_stop(anatomy: Anatomy, sites: tuple[Site, ...], stop_at: int | None) -> int | None:
     if stop_at is None:
         return None
@@ -115,7 +134,7 @@ def _check_stop(anatomy: Anatomy, sites: tuple[Site, ...], stop_at: int | None) 
         if late or (layer == stop_at and site.point != "resid_pre"):
             raise RunError(
                 f"stop_at={stop_at} stops the run before block {stop_at}, and {str(site)!r} "
-                "lies behind that: raise stop_at or save less."
+                "lies behind that: raise stop_at, or leave that site out."
             )
     return stop_at
 
@@ -162,6 +181,9 @@ def _once(
     saved: dict[Site, Tensor] = {}
     part = batch.rows(rows)
     functions = functions_of(batch, rows, sites, edits, where, saved)
+    if grad and not any(p.requires_grad for p in anatomy.hf.parameters()):
+        inner = functions.get(("embed", None))  # frozen weights: the graph begins here
+        functions["embed", None] = chain([torch.Tensor.requires_grad_, *([inner] if inner else [])])
     if stop is not None:
         _stop_before(functions, stop)
     elif logits == "none":

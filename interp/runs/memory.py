@@ -87,7 +87,7 @@ def estimate(
 
 
 def _elements(anatomy: Anatomy, site: Site, width: int) -> int:
-    d_mlp = getattr(anatomy.hf.config, "intermediate_size", None) or 4 * anatomy.d_model
+    d_mlp = anatomy.d_mlp or 4 * anatomy.d_model
     sizes = {
         "batch": 1, "pos": width, "query": width, "key": width, "one": 1,
         "d_model": anatomy.d_model, "d_head": anatomy.d_head, "d_mlp": d_mlp,

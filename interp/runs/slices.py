@@ -46,7 +46,7 @@ def write(x: Tensor, site: Site, columns: Columns | None, part: Tensor) -> Tenso
         )
     picked = _picked(site, columns)
     if columns is None and not picked:
-        return part
+        return part.to(x.dtype)
     out, part = x.clone(), part.to(x.dtype)
     rows = torch.arange(x.shape[0], device=x.device)
     inner = out if columns is None else out[rows, columns.to(x.device)]

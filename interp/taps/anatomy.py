@@ -70,6 +70,14 @@ class Anatomy:
     def n_layers(self) -> int:
         return len(self.blocks)
 
+    @property
+    def d_mlp(self) -> int | None:
+        """Neurons of one block; None where an MLP has no such number (mixtures of experts)."""
+        down: Any = self.blocks[0].down
+        if down is None:
+            return None
+        return int(down.weight.shape[0 if type(down).__name__ == "Conv1D" else 1])
+
     @cached_property
     def forward_takes(self) -> frozenset[str]:
         """Names of the arguments that the model's forward has."""

@@ -35,7 +35,9 @@ def centres(norm: nn.Module) -> bool:
 def gamma(norm: nn.Module, offset: int) -> Float[Tensor, " d_model"] | float:
     """The factor after the division: ``weight``, ``1 + weight``, or 1 if there is none."""
     weight = getattr(norm, "weight", None)
-    return 1.0 if weight is None else weight.float() + offset
+    if weight is None:
+        return 1.0
+    return weight.to(torch.promote_types(weight.dtype, torch.float32)) + offset
 
 
 def normalise(

@@ -68,9 +68,9 @@ def test_copying_logit_is_the_heads_share_of_the_logits():
         f"L{last}.mlp_out": interp.Replace(model.run(tokens, save=f"L{last}.mlp_out").cache[f"L{last}.mlp_out"]),
         "ln_final.scale": interp.Replace(run.cache["ln_final.scale"]),
     })  # fmt: skip
-    change = (run.logits - removed.logits)[:, -7:-1]
+    change = (run.logits - removed.logits)[:, -6:-1]
     change = change - change.mean(-1, keepdim=True)
-    expected = change.gather(-1, tokens.ids[:, -6:, None]).mean()
+    expected = change.gather(-1, tokens.ids[:, -5:, None]).mean()
     assert float(scores.copying_logit[last, 1]) == pytest.approx(float(expected), rel=1e-3)
 
 

@@ -73,7 +73,9 @@ def test_folding_is_done_in_float32_or_better():
 def test_folding_refuses_a_norm_it_cannot_find():
     two_norms = tiny.build("falcon", new_decoder_architecture=True, num_kv_heads=2)
     layer = Weights(dissect(two_norms)).folded().layer(0)
-    with pytest.raises(ModelError, match=r"cannot fold the norm before attention: in this 'falcon'"):
+    with pytest.raises(
+        ModelError, match=r"cannot fold the norm before attention: in this 'falcon'"
+    ):
         _ = layer.W_in
 
 

@@ -204,3 +204,28 @@ def test_unknown_attributes_name_the_nearest():
         _ = model.n_layer
     assert model.sites("L*.resid_pre") == ("L0.resid_pre", "L1.resid_pre", "L2.resid_pre")
     assert "L0.result" in model.sites()
+
+
+def test_the_hash_follows_the_weights_and_a_twin_leaves_the_config_alone():
+    hf = tiny.build("llama").bfloat16()
+    model = interp.load(hf)
+    before, config = model.weights_hash, hf.config.to_dict()
+    model.random_twin()
+    assert hf.config.to_dict() == config
+    assert model.weights_hash == before
+    with torch.no_grad():
+        hf.lm_head.weight.add_(1)
+    assert model.weights_hash != before
+
+
+def test_revision_and_check_are_not_dropped(folder):
+    with pytest.raises(ModelError, match="revisions are of hub names"):
+        interp.load(folder, revision="main")
+    with pytest.raises(ModelError, match="check='ful'"):
+        interp.load(folder, check="ful")
+
+
+def test_unknown_parallel_families_have_no_resid_mid():
+    model = interp.load(tiny.build("cohere"))
+    assert not model.anatomy.known
+    assert "in parallel" in model.anatomy.refused["resid_mid"]

@@ -315,3 +315,16 @@ def test_prompts_of_unequal_length_are_patched_at_their_own_positions(model, pad
         alone = model.prompts(texts[i], twins[i], answers=[5 + i], foils=[7 + i])
         single = interp.patch(model, alone, "L*.resid_pre@END")
         assert torch.allclose(result.per_prompt[:, i], single.per_prompt[:, 0], atol=1e-4)
+
+
+def test_means_are_taken_at_the_references_own_positions(model):
+    pairs = model.prompts(tiny.tokens(4, 7, seed=1), answers=[5] * 4, foils=[6] * 4,
+                          positions={"s": [1] * 4})  # fmt: skip
+    others = model.prompts(tiny.tokens(9, 6, seed=2), positions={"s": [4] * 9})
+    mean = interp.patch(model, pairs, "L1.resid_pre@s", source="mean", reference=others)
+    value = model.run(others, save="L1.resid_pre@s").cache["L1.resid_pre@s"].mean(0)
+    direct = interp.patch(model, pairs, "L1.resid_pre@s", source=value)
+    assert torch.allclose(mean.values, direct.values, atol=1e-6)
+    assert mean.provenance != direct.provenance
+    with pytest.raises(RunError, match="averages column by column"):
+        interp.patch(model, pairs, "L1.resid_pre", source="mean", reference=others)

@@ -285,3 +285,64 @@ def test_a_saved_slice_keeps_only_its_own_memory():
     cache = model.run(tiny.tokens(4, 20), save=["L1.k", "L1.H2.z", "L1.mlp_post.N3"]).cache
     for name, value in cache.items():
         assert value.untyped_storage().nbytes() == value.numel() * value.element_size(), name
+
+
+@pytest.mark.parametrize("edit", [interp.Add, interp.Replace])
+def test_a_vector_as_long_as_the_batch_is_still_a_vector(model, edit):
+    """d_head is 8 and so is the number of prompts: the value has no axis of prompts."""
+    ids = tiny.tokens(8)
+    value = edit(torch.arange(8.0))
+    whole = model.run(ids, edit={"L1.H0.z": value}, batch=8).logits
+    parts = model.run(ids, edit={"L1.H0.z": value}, batch=3).logits
+    assert torch.allclose(whole, parts, atol=1e-5)
+
+
+def test_generate_pads_on_the_left_whatever_it_is_given(model):
+    short, long = tiny.tokens(1, 3, seed=1), tiny.tokens(1, 6, seed=2)
+    alone = model.generate(short, max_new_tokens=4, do_sample=False)[0, 3:]
+    ids, mask = torch.zeros(2, 6, dtype=torch.long), torch.zeros(2, 6, dtype=torch.bool)
+    ids[0, :3], mask[0, :3], ids[1], mask[1] = short[0], True, long[0], True
+    both = model.generate(interp.TokenBatch(ids, mask), max_new_tokens=4, do_sample=False)
+    assert torch.equal(both[0, 6:], alone)
+    seen = []
+    model.generate(interp.TokenBatch(ids, mask), max_new_tokens=2, do_sample=False,
+                   edit={"L0.resid_pre@1": lambda x: (seen.append(x.clone()), x)[1]})  # fmt: skip
+    expected = model.run(short, save="L0.resid_pre@1").cache["L0.resid_pre@1"]
+    assert torch.allclose(seen[0][:1], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"save": "L1.H1.z"}, "would be a copy beside the path"),
+    ({"save": "L1.z", "batch": 1}, "must run as one batch"),
+])  # fmt: skip
+def test_gradients_that_would_be_lost_are_refused(model, options, message):
+    with pytest.raises(RunError, match=message):
+        model.run(tiny.tokens(), grad=True, **options)
+
+
+def test_gradients_of_a_frozen_model():
+    hf = tiny.build("llama").requires_grad_(False)
+    run = interp.load(hf, check=False).run(tiny.tokens(), save="L1.resid_pre", grad=True)
+    (gradient,) = torch.autograd.grad(run.logits.sum(), run.cache["L1.resid_pre"])
+    assert float(gradient.abs().max()) > 0
+
+
+def test_membership_never_raises_and_logits_are_checked(model):
+    cache = model.run(tiny.tokens(), save="L1.z").cache
+    assert "nonsense" not in cache
+    assert cache.get("L0.z") is None
+    with pytest.raises(RunError, match="expected 'all', 'last' or 'none'"):
+        model.run(tiny.tokens(), logits="lst")
+    with pytest.raises(SiteError, match="expected 0 to 3"):
+        cache.decompose(layer=-1)
+
+
+def test_edits_behind_the_stop_are_refused(model):
+    with pytest.raises(RunError, match="lies behind that"):
+        model.run(tiny.tokens(), stop_at=1, edit={"L2.resid_pre": interp.Zero()})
+
+
+def test_float64_models_keep_every_site():
+    for family in ("llama", "gpt2", "gemma2"):
+        report = interp.load(tiny.build(family).double()).report()
+        assert not [why for why in report.refused.values() if "self-check" in why]
