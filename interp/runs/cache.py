@@ -89,7 +89,7 @@ class Cache(Mapping[str, Tensor]):
             return False
         return all(s in self._tensors or s.whole in self._tensors for s in sites)
 
-    def get(self, name: str | Site, default: Any = None) -> Any:  # type: ignore[override]
+    def get(self, name: str | Site, default: Any = None) -> Any:
         """The tensor, or ``default`` if it was not saved."""
         return self[name] if name in self else default  # noqa: SIM401 (this is get)
 
