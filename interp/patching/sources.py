@@ -71,6 +71,7 @@ def source_edits(
     source: Source,
     reference: Prompts | None,
     seed: int,
+    batch: int | Literal["auto"],
 ) -> Callable[[Site, Int[Tensor, " prompt"] | None], Edit]:
     """A function from a cell's site and columns to the edit that stands there."""
     if isinstance(source, Tensor):
@@ -78,24 +79,36 @@ def source_edits(
     if source == "zero":
         return lambda site, columns: Zero()
     if source == "mean":
-        return _mean(model, prompts, grid, reference)
+        return _mean(model, prompts, grid, reference, batch)
     if source == "resample":
-        return _resample(model, prompts, grid, direction, seed)
-    batch = prompts.clean if direction == "denoise" else prompts.corrupted
-    assert batch is not None  # pick_direction has checked
-    values = _read_all(model, batch, grid)
+        return _resample(model, prompts, grid, direction, seed, batch)
+    other = prompts.clean if direction == "denoise" else prompts.corrupted
+    assert other is not None  # pick_direction has checked
+    values = _read_all(model, other, grid, batch)
     return lambda site, columns: Replace(read(values[site.whole], site, columns))
 
 
-def _read_all(model: Model, batch: TokenBatch, grid: Grid) -> dict[Site, Tensor]:
+def _read_all(
+    model: Model, tokens: TokenBatch, grid: Grid, batch: int | Literal["auto"]
+) -> dict[Site, Tensor]:
     """The whole tensors behind every cell, from one run."""
     wanted = tuple(dict.fromkeys(site.whole for site in grid.sites))
-    cache = execute(model.anatomy, batch.to(model.device), save=wanted, logits="none").cache
+    cache = execute(
+        model.anatomy,
+        tokens.to(model.device),
+        save=wanted,
+        logits="none",
+        rows_at_once=batch,
+    ).cache
     return {site: cache[site] for site in wanted}
 
 
 def _mean(
-    model: Model, prompts: Prompts, grid: Grid, reference: Prompts | None
+    model: Model,
+    prompts: Prompts,
+    grid: Grid,
+    reference: Prompts | None,
+    batch: int | Literal["auto"],
 ) -> Callable[[Site, Int[Tensor, " prompt"] | None], Edit]:
     """The mean over the reference prompts: at named positions by name, else column by column."""
     if reference is None:
@@ -103,7 +116,7 @@ def _mean(
             "source='mean' needs reference=Prompts to average over; the evaluated prompts are "
             "never averaged unless you pass them yourself."
         )
-    values = _read_all(model, reference.clean, grid)
+    values = _read_all(model, reference.clean, grid, batch)
     by_column = not (
         prompts.clean.padded
         or reference.clean.padded
@@ -126,18 +139,23 @@ def _mean(
 
 
 def _resample(
-    model: Model, prompts: Prompts, grid: Grid, direction: Direction, seed: int
+    model: Model,
+    prompts: Prompts,
+    grid: Grid,
+    direction: Direction,
+    seed: int,
+    batch: int | Literal["auto"],
 ) -> Callable[[Site, Int[Tensor, " prompt"] | None], Edit]:
     """Each prompt gets the values of another prompt of the same run, drawn by seed."""
-    batch = prompts.corrupted if direction == "denoise" else prompts.clean
-    assert batch is not None
-    if len(batch) < 2:
+    own = prompts.corrupted if direction == "denoise" else prompts.clean
+    assert own is not None
+    if len(own) < 2:
         raise RunError("source='resample' needs at least two prompts to draw from.")
-    if batch.padded:
+    if own.padded:
         raise RunError("source='resample' needs prompts of one length, so that columns agree.")
-    values = _read_all(model, batch, grid)
+    values = _read_all(model, own, grid, batch)
     generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(batch), generator=generator)
+    shuffled = torch.randperm(len(own), generator=generator)
     donor = torch.empty_like(shuffled)
     donor[shuffled] = shuffled.roll(1)  # one cycle through all prompts: nobody draws itself
     donor = donor.to(model.device)

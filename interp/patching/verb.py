@@ -101,6 +101,7 @@ def patch(
     edit_of = source_edits(
         model, model_prompts, grid,
         direction=direction, source=source, reference=reference, seed=seed,
+        batch=batch,
     )  # fmt: skip
     cells = run_cells(
         model, model_prompts, grid,

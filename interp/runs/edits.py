@@ -54,6 +54,8 @@ def _fit(value: Tensor | float, x: Tensor, verb: str, rows: _Rows | None) -> Ten
     tensor = torch.as_tensor(value, device=x.device).to(x.dtype)
     if rows is not None and tensor.dim() == x.dim() and tensor.shape[0] == rows.total:
         tensor = tensor[rows.start : rows.stop]
+        if tensor.shape[0] != x.shape[0]:  # beams of each prompt
+            tensor = tensor.repeat_interleave(x.shape[0] // tensor.shape[0], 0)
     try:
         shape = torch.broadcast_shapes(tensor.shape, x.shape)
     except RuntimeError:

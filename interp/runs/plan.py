@@ -115,12 +115,15 @@ def edited(site: Site, fn: Edit, columns: Tensor | None) -> Edit:
     """``fn`` on the part of a tensor that ``site`` addresses. ``fn`` may work in place."""
 
     def apply(x: Tensor) -> Tensor:
-        new = fn(read(x, site, columns).clone())
+        where = columns
+        if where is not None and len(where) != x.shape[0]:  # beams of each prompt
+            where = where.repeat_interleave(x.shape[0] // len(where))
+        new = fn(read(x, site, where).clone())
         if not isinstance(new, Tensor):
             raise RunError(
                 f"an edit of {str(site)!r} returned {type(new).__name__}; expected a tensor."
             )
-        return write(x, site, columns, new)
+        return write(x, site, where, new)
 
     return apply
 

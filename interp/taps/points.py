@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
+from interp.errors import RunError
 from interp.sites import POINTS
 from interp.taps.anatomy import Anatomy, Block
 from interp.taps.attention import tapped_attention
@@ -33,6 +35,7 @@ __all__ = ["Key", "tapped"]
 Key = tuple[str, int | None]
 
 _ORDER: Final = {point: i for i, point in enumerate(POINTS)}
+_under_way: ContextVar[frozenset[nn.Module]] = ContextVar("models", default=frozenset())
 _IN_ATTENTION: Final = ("rot_q", "rot_k", "attn_scores", "pattern")
 
 
@@ -43,9 +46,16 @@ def tapped(anatomy: Anatomy, functions: Mapping[Key, Fn]) -> Iterator[None]:
     The keys must be sites that the model has (``anatomy.refused`` lists the others).
     Hooks, configs and modules are as before when the block ends, however it ends.
     """
+    if anatomy.hf in _under_way.get():
+        raise RunError(
+            "a run of this model is under way, and its hooks would fire in this one too: do not run "
+            "a model inside an edit of its own run; compute the value before."
+        )
     inner: dict[nn.Module, dict[str, Fn]] = {}
     norms: dict[Key, dict[str, Fn]] = {}
     with ExitStack() as stack:
+        token = _under_way.set(_under_way.get() | {anatomy.hf})
+        stack.callback(_under_way.reset, token)
         hooks = Hooks(stack, anatomy)
         for point, layer in sorted(functions, key=lambda key: _ORDER[key[0]]):
             fn = functions[point, layer]

@@ -346,3 +346,26 @@ def test_float64_models_keep_every_site():
     for family in ("llama", "gpt2", "gemma2"):
         report = interp.load(tiny.build(family).double()).report()
         assert not [why for why in report.refused.values() if "self-check" in why]
+
+
+def test_generate_with_beams_keeps_each_prompts_values(model):
+    ids = tiny.tokens(2, 6)
+    values = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
+    seen = []
+
+    def look(x):
+        seen.append(x.clone())
+        return x
+
+    model.generate(ids, max_new_tokens=2, num_beams=2, do_sample=False, edit={
+        "L1.resid_pre@-1": interp.Replace(values), "L1.resid_mid@-1": look})  # fmt: skip
+    run = model.run(ids, edit={"L1.resid_pre@-1": interp.Replace(values)}, save="L1.resid_mid@-1")
+    expected = run.cache["L1.resid_mid@-1"].repeat_interleave(2, 0)
+    assert seen[0].shape == (4, 32)
+    assert torch.allclose(seen[0], expected, atol=1e-5)
+
+
+def test_a_run_inside_an_edit_is_refused(model):
+    with pytest.raises(RunError, match="a run of this model is under way"):
+        model.run(tiny.tokens(), edit={"L1.z": lambda x: model.run(tiny.tokens()) and x})
+    assert model.run(tiny.tokens()).logits.shape[0] == 2

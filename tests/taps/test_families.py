@@ -92,6 +92,8 @@ def test_writing_every_site_changes_the_logits_and_writing_back_does_not(models,
         same = shown[name in inside].logits
         back = model.run(ids, edit={name: interp.Replace(shown[name in inside].cache[name])}).logits
         assert torch.equal(back, same), name
+        copied = shown[name in inside].cache[name].contiguous().clone()  # as a file gives it back
+        assert torch.equal(model.run(ids, edit={name: interp.Replace(copied)}).logits, same), name
         moved = model.run(ids, edit={name: interp.Noise(2.0)}).logits
         assert not torch.equal(moved, same), name
 
