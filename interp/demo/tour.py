@@ -120,6 +120,7 @@ class Tour:
                 f"patching the residual stream at {position} restores {site['recovered']:.0%} "
                 f"[{site['low']:.0%}, {site['high']:.0%}] of the capital before block "
                 f"{site['layer']}"
+                + (" (by construction: the pairs differ nowhere else there)" * (site["layer"] == 0))
             )
         movers = self.heads_z.to_frame().nlargest(3, "normalized").query("normalized > 0.05")
         names = ", ".join(
