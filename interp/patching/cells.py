@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -119,6 +120,13 @@ def _with_positions(
         )
     if positions == "each":
         width = prompts.clean.ids.shape[1]
+        if prompts.clean.padded:
+            warnings.warn(
+                "these prompts differ in length, so a column is another word in each of them, and "
+                "padding where some have ended: a patch there does nothing and dilutes the mean. "
+                "Use named positions, such as positions=['subject', 'END'].",
+                stacklevel=4,
+            )
         axis = Axis("position", _labels(prompts, width))
         sites = tuple(cell for cell in cells for _ in range(width))
         return Grid((*axes, axis), sites, tuple(range(width)) * len(cells))

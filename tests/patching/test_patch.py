@@ -328,3 +328,14 @@ def test_means_are_taken_at_the_references_own_positions(model):
     assert mean.provenance != direct.provenance
     with pytest.raises(RunError, match="averages column by column"):
         interp.patch(model, pairs, "L1.resid_pre", source="mean", reference=others)
+
+
+def test_each_column_of_unequal_prompts_is_warned_about(model):
+    texts = [
+        "The capital of France is",
+        "When Mary and John went to the store, John gave a book to",
+    ]
+    twins = ["The capital of Japan is", "When Mary and John went to the store, Mary gave a book to"]
+    both = model.prompts(texts, twins, answers=[5, 6], foils=[7, 8])
+    with pytest.warns(UserWarning, match="differ in length"):
+        interp.patch(model, both, "L0.resid_pre")
