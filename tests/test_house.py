@@ -19,14 +19,14 @@ ROOT = Path(interp.__file__).parent
 FLOORS = {
     "errors": 0,
     "paths": 1, "progress": 1, "intervals": 1, "scores": 1, "sites": 1, "token_batch": 1,
-    "metrics": 2, "figures": 2, "tokens": 2, "results": 2, "taps": 2,
+    "metrics": 2, "figures": 2, "views": 2, "geometry": 2, "tokens": 2, "results": 2, "taps": 2,
     "prompts": 3,
     "runs": 4,
     "engine": 5,
     "models": 6,
-    "patching": 7, "lenses": 7,
-    "attribution": 8,
-    "discovery": 9,
+    "patching": 7, "lenses": 7, "direct": 7, "weight_lenses": 7, "probing": 7,
+    "attribution": 8, "tracing": 8, "steering": 8, "editing": 8,
+    "discovery": 9, "overview": 9,
     "demo": 10,
     "cli": 11, "__main__": 12,
 }  # fmt: skip
