@@ -16,6 +16,7 @@ from torch import Tensor
 
 from interp.errors import ModelError, nearest
 from interp.models.check import Report, check
+from interp.models.edited import Edited
 from interp.models.weights import Weights
 from interp.prompts.pairs import build
 from interp.prompts.positions import resolve_columns
@@ -327,6 +328,10 @@ class Model:
     def weights(self) -> Weights:
         """Weights as read-only views in TransformerLens layouts; ``.folded()`` for copies."""
         return Weights(self.anatomy)
+
+    def edited(self, edits: Any) -> Edited:
+        """Weights changed inside a ``with`` block, then put back: see :mod:`.edited`."""
+        return Edited(self, edits)
 
     def __getattr__(self, name: str) -> Float[Tensor, "..."]:
         if name.startswith(("W_", "b_")):
