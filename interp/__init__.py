@@ -9,6 +9,7 @@ reads it, replaces it, and scores what comes out::
     pairs = interp.prompts.capitals(model, n=64, seed=0)
     run = model.run(pairs, save="L*.resid_pre")    # run.logits, run.cache["L2.resid_pre"]
     where = interp.patch(model, pairs, "L*.resid_pre")
+    fact = interp.trace(model, pairs)              # noise on the subject, one state put back
     guess = interp.attribute(model, pairs, "L*.resid_pre")    # every cell from one gradient
     heads = interp.head_scores(model)
     lens = interp.lens(model, pairs)
@@ -28,6 +29,7 @@ _PUBLIC = {
     # verbs
     "load": "interp.models.load",
     "patch": "interp.patching.verb",
+    "trace": "interp.tracing.verb",
     "attribute": "interp.attribution.verb",
     "compare": "interp.attribution.comparison",
     "lens": "interp.lenses.logit_lens",
@@ -42,6 +44,7 @@ _PUBLIC = {
     "Run": "interp.runs.execute",
     "Cache": "interp.runs.cache",
     "PatchResult": "interp.patching.result",
+    "TraceResult": "interp.tracing.result",
     "AttributionResult": "interp.attribution.result",
     "Comparison": "interp.attribution.comparison",
     "LensResult": "interp.lenses.logit_lens",
@@ -89,6 +92,8 @@ if TYPE_CHECKING:
     from interp.sites import Edge as Edge
     from interp.sites import Site as Site
     from interp.token_batch import TokenBatch as TokenBatch
+    from interp.tracing.result import TraceResult as TraceResult
+    from interp.tracing.verb import trace as trace
 
 
 def __getattr__(name: str) -> Any:

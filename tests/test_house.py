@@ -32,9 +32,9 @@ FLOORS = {
 }  # fmt: skip
 
 PUBLIC = {
-    "load", "patch", "attribute", "compare", "lens", "attention", "head_scores",
+    "load", "patch", "trace", "attribute", "compare", "lens", "attention", "head_scores",
     "Model", "Site", "Edge", "Prompts", "TokenBatch", "Run", "Cache",
-    "PatchResult", "AttributionResult", "Comparison", "LensResult", "AttentionResult",
+    "PatchResult", "TraceResult", "AttributionResult", "Comparison", "LensResult", "AttentionResult",
     "HeadScores",
     "Replace", "Add", "Scale", "Zero", "Noise",
     "prompts", "metrics", "errors", "figures", "__version__",

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 from interp.engine.kernels import replay_kernels
 from interp.engine.where import Where, repeat
+from interp.runs.edits import RowEdit
 from interp.runs.execute import forward
 from interp.taps.anatomy import Anatomy
+from interp.taps.hooks import Fn
 from interp.taps.points import Key, tapped
 from interp.token_batch import TokenBatch
 
@@ -31,6 +33,7 @@ __all__ = ["Base", "CannotReplay", "run_base"]
 _CUT: Final = {"attention_mask": 2, "position_embeddings": 1, "position_ids": 1}
 #: The names under which families hand a block its key-value cache.
 _CACHES: Final = ("past_key_values", "layer_past", "past_key_value")
+_EMBED: Final[Key] = ("embed", None)
 
 
 class CannotReplay(Exception):  # noqa: N818 (a reason, which the plain path's result states)
@@ -106,6 +109,10 @@ class Base:
         raise CannotReplay(f"its blocks take {name!r}, and how that is cut by position is unknown")
 
 
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
 class _Recorder:
     """Stands in for a block's key-value cache and keeps what it is handed."""
 
@@ -119,13 +126,19 @@ class _Recorder:
 
 
 def run_base(
-    anatomy: Anatomy, tokens: TokenBatch, *, logits: bool, see: Iterable[Key] = ()
+    anatomy: Anatomy,
+    tokens: TokenBatch,
+    *,
+    logits: bool,
+    see: Iterable[Key] = (),
+    embed: RowEdit | None = None,
 ) -> Base:
     """Run the prompts once.
 
     Args:
         logits: keep the logits of every position, not only of each prompt's last token.
         see: whole tensors to keep, by point and layer.
+        embed: an edit of the embeddings that stands in this run, and so in every cell of it.
 
     Raises:
         CannotReplay: a block has no cache to hand keys to, or takes an unknown tensor.
@@ -163,7 +176,11 @@ def run_base(
             handle = block.module.register_forward_pre_hook(hook, with_kwargs=True)
             stack.callback(handle.remove)
         stack.callback(anatomy.blocks[-1].module.register_forward_hook(after).remove)
-        stack.enter_context(tapped(anatomy, {key: partial(keep, key) for key in see}))
+        taps: dict[Key, Fn] = {key: partial(keep, key) for key in see}
+        if embed is not None:
+            then = taps.get(_EMBED, _same)
+            taps[_EMBED] = lambda x: then(embed(x))
+        stack.enter_context(tapped(anatomy, taps))
         out = forward(anatomy, tokens, last=not logits)
     keys, values = [r.keys for r in recorders], [r.values for r in recorders]
     if any(k is None or k.shape[2] != tokens.ids.shape[1] for k in keys):

@@ -29,11 +29,16 @@ def run_plainly(
     readout: Readout,
     *,
     batch: int | Literal["auto"],
+    embed: Edit | None = None,
 ) -> Iterator[tuple[list[int], Float[Tensor, "cell prompt"]]]:
-    """Yield the number of each cell with its scores, one cell at a time."""
+    """Yield the number of each cell with its scores, one cell at a time.
+
+    Args:
+        embed: an edit of the embeddings that stands in every run.
+    """
     logits: Literal["last", "all"] = "all" if readout.answer is None else "last"
     for number, cell in enumerate(cells):
-        edits: dict[str, Edit] = {}
+        edits: dict[str, Edit] = {} if embed is None else {"embed": embed}
         columns: dict[int | str, Tensor] = {}
         for i, spot in enumerate(cell):
             site = spot.site

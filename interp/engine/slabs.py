@@ -17,6 +17,7 @@ from interp.engine.readout import Readout
 from interp.engine.spots import Cell, Spot, Values
 from interp.engine.wavefront import Wavefront
 from interp.engine.work import Work, tokens_that_fit
+from interp.runs.edits import RowEdit
 from interp.taps.anatomy import Anatomy
 from interp.token_batch import TokenBatch
 
@@ -79,21 +80,27 @@ def run_slabs(
     *,
     whole: bool,
     batch: int | Literal["auto"],
+    embed: RowEdit | None = None,
 ) -> list[Slab]:
     """Run the prompts once, keeping what the cells need.
 
     Args:
         whole: keep the logits of every position; else those of each prompt's last token.
         batch: how many prompts may run at once; fewer do if memory runs out.
+        embed: an edit of the embeddings that stands in every run.
     """
     n, width, see = len(tokens), tokens.ids.shape[1], to_see(anatomy, cells)
     step = tokens_that_fit(anatomy, width) // width if batch == "auto" else batch
     step = max(1, min(n, step))
+
+    def slab(rows: slice) -> Slab:
+        own = None if embed is None else embed.rows(rows.start, rows.stop, n)
+        base = run_base(anatomy, tokens.rows(rows), logits=whole, see=see, embed=own)
+        return Slab(base, rows, n)
+
     while True:
-        parts = [slice(low, min(low + step, n)) for low in range(0, n, step)]
         try:
-            return [Slab(run_base(anatomy, tokens.rows(rows), logits=whole, see=see), rows, n)
-                    for rows in parts]  # fmt: skip
+            return [slab(slice(low, min(low + step, n))) for low in range(0, n, step)]
         except torch.OutOfMemoryError:
             if step == 1:
                 raise

@@ -7,10 +7,12 @@ from interp.figures.heatmap import heatmap
 from interp.figures.lens_table import lens_table
 from interp.figures.lines import lines
 from interp.figures.panels import panels
+from interp.figures.points import points
 from interp.figures.ranked import ranked
 from interp.figures.scatter import scatter
+from interp.figures.tracing import tracing
 
 __all__ = [
-    "attention_patterns", "bars", "grid", "heatmap", "lens_table", "lines", "panels", "ranked",
-    "scatter",
+    "attention_patterns", "bars", "grid", "heatmap", "lens_table", "lines", "panels", "points", "ranked",
+    "scatter", "tracing",
 ]  # fmt: skip

@@ -22,6 +22,7 @@ from interp.engine.work import Work
 from interp.errors import RunError, warn
 from interp.models.model import Model
 from interp.progress import Bar
+from interp.runs.edits import RowEdit
 from interp.token_batch import TokenBatch
 
 __all__ = ["Engine", "Outcome", "Way", "choose_way", "run_cells"]
@@ -54,6 +55,7 @@ class Way:
         name: ``"replay"``, or ``"plain"`` with the reason if it was not asked for.
         slabs: the run that is edited, done once; none on the plain path.
         seconds: what that took.
+        embed: an edit of the embeddings that stands in every run.
     """
 
     model: Model
@@ -63,6 +65,7 @@ class Way:
     slabs: Sequence[Slab]
     batch: int | Literal["auto"]
     seconds: float = 0.0
+    embed: RowEdit | None = None
 
     @property
     def logits(self) -> Float[Tensor, "prompt pos vocab"] | None:
@@ -79,12 +82,14 @@ def choose_way(
     whole: bool,
     engine: Engine,
     batch: int | Literal["auto"],
+    embed: RowEdit | None = None,
 ) -> Way:
     """The exact engine if the model's blocks can be replayed, else the plain path.
 
     Args:
         sent: what values are computed from: the cells themselves, or the senders of paths.
         whole: whether the metric reads the logits of every position.
+        embed: an edit of the embeddings that stands in every run.
 
     Raises:
         RunError: ``engine="replay"`` was asked for, and this model's blocks cannot be.
@@ -92,15 +97,18 @@ def choose_way(
     if engine not in ("auto", "replay", "plain"):
         raise RunError(f"engine={engine!r}; expected 'auto', 'replay' or 'plain'.")
     if engine == "plain":
-        return Way(model, tokens, cells, "plain", [], batch)
+        return Way(model, tokens, cells, "plain", [], batch, embed=embed)
     reason = why_not(model.anatomy)
     if reason is None:
         began = time.perf_counter()
-        slabs = run_slabs(model.anatomy, tokens, [*cells, *sent], whole=whole, batch=batch)
-        return Way(model, tokens, cells, "replay", slabs, batch, time.perf_counter() - began)
+        slabs = run_slabs(
+            model.anatomy, tokens, [*cells, *sent], whole=whole, batch=batch, embed=embed
+        )
+        took = time.perf_counter() - began
+        return Way(model, tokens, cells, "replay", slabs, batch, took, embed)
     if engine == "replay":
         raise RunError(f"engine='replay' cannot run {model.name}: {reason}. Use engine='auto'.")
-    return Way(model, tokens, cells, f"plain: {reason}", [], batch)
+    return Way(model, tokens, cells, f"plain: {reason}", [], batch, embed=embed)
 
 
 def run_cells(
@@ -113,6 +121,7 @@ def run_cells(
     before: Outcome | None = None,
     work: Work,
     progress: bool | None,
+    verb: str = "patching",
 ) -> Outcome:
     """Run every cell that ``before`` has not finished. Ctrl-C returns those that are finished."""
     cells, anatomy, width = way.cells, way.model.anatomy, way.tokens.ids.shape[1]
@@ -126,13 +135,15 @@ def run_cells(
     wanted = [cells[i] for i in todo]
     one_pass = anatomy.n_layers * len(way.tokens) * width
     finished: Iterator[tuple[list[int], Tensor]]
-    what = "patching, one forward pass for each cell"
+    what = f"{verb}, one forward pass for each cell"
     if way.slabs:
         sweep = Sweep(way.slabs, values, readout, baseline, differs)
-        what = f"patching, {forecast(sweep, wanted, work, base_seconds=way.seconds)}"
+        what = f"{verb}, {forecast(sweep, wanted, work, base_seconds=way.seconds)}"
         finished = sweep.run(wanted, work)
     else:
-        finished = run_plainly(anatomy, way.tokens, wanted, values, readout, batch=way.batch)
+        finished = run_plainly(
+            anatomy, way.tokens, wanted, values, readout, batch=way.batch, embed=way.embed
+        )
     try:
         with Bar(total=len(cells), what=what, show=progress) as bar:
             bar.advance(len(cells) - len(todo))

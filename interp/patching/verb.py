@@ -25,12 +25,13 @@ from torch import Tensor
 
 from interp import metrics
 from interp.engine.work import Work, tokens_at_once
-from interp.errors import ResultError, RunError
+from interp.errors import RunError
 from interp.metrics import Metric
 from interp.models.model import Model
 from interp.patching.cells import Grid, Positions, lay_out, members
 from interp.patching.paths import PathGrid, is_path, lay_out_paths, values_at_receivers
 from interp.patching.result import PatchResult
+from interp.patching.resume import same_sweep
 from interp.patching.run import Engine, Outcome, choose_way, run_cells
 from interp.patching.setup import Baselines, arguments, baselines, names_of, run_sides, with_answers
 from interp.patching.sources import (
@@ -46,7 +47,7 @@ from interp.prompts.prompts import Prompts
 from interp.results import Axis, Provenance
 from interp.sites import Edge, Site
 
-__all__ = ["patch", "sites_text", "source_text"]
+__all__ = ["checked", "patch", "sites_text", "source_text"]
 
 
 def patch(
@@ -205,27 +206,9 @@ def _finished(
     if resume is None:
         return None
     old = resume if isinstance(resume, PatchResult) else PatchResult.load(resume)
-    now, then = provenance.call, old.provenance.call
-    for word, ours, theirs in (
-        *((word, now.get(word), then.get(word)) for word in {**now, **then}),
-        ("weights", provenance.weights_hash, old.provenance.weights_hash),
-        ("prompts", provenance.prompts_hash, old.provenance.prompts_hash),
-        ("seed", provenance.seed, old.provenance.seed),
-        ("axes", axes, old.axes),
-    ):
-        if ours != theirs:
-            raise ResultError(
-                f"resume= is another sweep: its {word} is {theirs!r}, this one's {ours!r}. "
-                "Give the result of the same call, or leave resume out."
-            )
-    for side, scores in base.scores.items():
-        theirs = old.clean if side == "clean" else old.corrupted
-        if theirs is None or not torch.allclose(theirs, scores.cpu(), rtol=1e-3, atol=1e-4):
-            raise ResultError(
-                f"resume= is another sweep: its {side} baseline is not this one's, so the metric "
-                f"{provenance.call['metric']!r} or the model computes something else now (in half precision, another engine "
-                "too): give the engine it was run with, or leave resume out."
-            )
+    theirs = {"clean": old.clean, "corrupted": old.corrupted}
+    scores = {side: (own.cpu(), theirs[side]) for side, own in base.scores.items()}
+    same_sweep(provenance, old.provenance, axes, old.axes, scores)
     return Outcome(
         old.per_prompt.reshape(-1, old.per_prompt.shape[-1]),
         old.done.flatten(),
