@@ -46,6 +46,7 @@ bench: $(SETUP)
 
 bench-patch: $(SETUP)
 	$(BIN)/python bench/patch.py --json bench/patch.json --update-readme
+	$(BIN)/python bench/trace.py --update-readme
 	$(BIN)/python bench/estimates.py --update-readme
 
 notebooks: $(SETUP)

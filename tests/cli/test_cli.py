@@ -19,7 +19,7 @@ def call(*arguments, code=0):
 
 def test_help_names_every_command():
     text = call("--help").output
-    for name in ("demo", "info", "patch", "attribute", "lens", "heads", "train-demo"):
+    for name in ("demo", "info", "patch", "trace", "attribute", "lens", "heads", "train-demo"):
         assert name in text
 
 
@@ -102,3 +102,18 @@ def test_errors_are_one_line_with_an_exit_code(arguments, message, code):
     result = call(*arguments, code=code)
     assert message in " ".join(result.output.split())
     assert "Traceback" not in result.output
+
+
+def test_trace_prints_the_librarys_numbers(tmp_path):
+    arguments = ["trace", "demo", "The capital of France is", "--subject", "France",
+                 "--samples", 2, "--sever", "mlp"]  # fmt: skip
+    rows = json.loads(call(*arguments, "--json", "--save", tmp_path / "a.safetensors").output)
+    result = interp.trace(
+        interp.load("demo"), "The capital of France is", subject="France", samples=2, sever="mlp"
+    )
+    assert [row["value"] for row in rows] == result.to_frame()["value"].tolist()
+    assert interp.TraceResult.load(tmp_path / "a.safetensors").per_sample.equal(result.per_sample)
+    printed = call("trace", "demo", "--task", "capitals", "--n", 4, "--samples", 1).output
+    assert "last subject token" in printed
+    call("trace", "demo", "The capital of France is", code=1)  # no subject
+    call("trace", "demo", "Text", "--task", "capitals", code=2)

@@ -1,0 +1,172 @@
+"""Commands that change a run and score it: patch, trace, attribute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from interp.cli.options import (
+    Clean,
+    Corrupted,
+    Count,
+    Device,
+    DirectionName,
+    File,
+    Json,
+    MetricName,
+    ModelName,
+    Places,
+    Plot,
+    Save,
+    Seed,
+    SourceName,
+    Task,
+    Top,
+    asked_prompts,
+    draw,
+    load,
+    position,
+)
+from interp.cli.output import console, frame_table, guarded, print_json
+
+__all__ = ["attribute", "patch", "trace"]
+
+
+@guarded
+def patch(
+    model: ModelName,
+    sites: Annotated[
+        str, typer.Argument(help="Such as 'L*.resid_pre', 'L*.H*.z' or 'L*.H*.z -> L2.H1.k'.")
+    ],
+    clean: Clean = None,
+    corrupted: Corrupted = None,
+    task: Task = None,
+    prompts: File = None,
+    n: Count = 64,
+    metric: MetricName = "logit_diff",
+    direction: DirectionName = None,
+    source: SourceName = None,
+    window: Annotated[int, typer.Option(min=1, help="Layers replaced around each one.")] = 1,
+    engine: Annotated[str, typer.Option(help="auto, replay or plain.")] = "auto",
+    resume: Annotated[Path | None, typer.Option(help="A saved, interrupted result.")] = None,
+    positions: Places = None,
+    top: Top = 12,
+    seed: Seed = 0,
+    device: Device = None,
+    save: Save = None,
+    plot: Plot = None,
+    json: Json = False,
+) -> None:
+    """Patch activations from one prompt into another, cell by cell."""
+    import interp
+
+    loaded = load(model, seed, device=device)
+    asked = asked_prompts(loaded, clean, corrupted, task, prompts, n, seed)
+    options: dict[str, Any] = {
+        "direction": direction, "source": source, "seed": seed, "positions": position(positions),
+        "window": window, "engine": engine, "resume": resume,
+    }  # fmt: skip
+    arguments = asked if isinstance(asked, tuple) else (asked,)
+    result = interp.patch(loaded, *arguments, sites, metric=metric, **options)
+    if save is not None:
+        result.save(save)
+    if json:
+        print_json(result.to_frame().to_dict("records"))
+    else:
+        console.print(repr(result), highlight=False)
+        frame_table(f"strongest {top}", result.top(top))
+    draw(result, plot)
+
+
+@guarded
+def trace(
+    model: ModelName,
+    text: Annotated[str | None, typer.Argument(help="The prompt to trace.")] = None,
+    subject: Annotated[str | None, typer.Option(help="Its subject, as it stands in it.")] = None,
+    task: Task = None,
+    prompts: File = None,
+    n: Count = 32,
+    noise: Annotated[float, typer.Option(help="In standard deviations of subjects.")] = 3.0,
+    samples: Annotated[int, typer.Option(min=1, help="Draws of the noise.")] = 10,
+    window: Annotated[int | None, typer.Option(min=1, help="Layers of MLP, attention.")] = None,
+    sever: Annotated[str | None, typer.Option(help="mlp, attn or mlp,attn.")] = None,
+    metric: MetricName = "prob",
+    engine: Annotated[str, typer.Option(help="auto, replay or plain.")] = "auto",
+    resume: Annotated[Path | None, typer.Option(help="A saved, interrupted result.")] = None,
+    top: Top = 12,
+    seed: Seed = 0,
+    device: Device = None,
+    save: Save = None,
+    plot: Plot = None,
+    json: Json = False,
+) -> None:
+    """Causal tracing: noise on the subject, one clean state put back at a time."""
+    import interp
+
+    loaded = load(model, seed, device=device)
+    asked = text if text is not None else asked_prompts(loaded, None, None, task, prompts, n, seed)
+    if text is not None and (task is not None or prompts is not None):
+        raise typer.BadParameter("give a text, or --task, or --prompts.")
+    result = interp.trace(
+        loaded, asked, subject=subject, noise=noise, samples=samples, window=window,
+        sever=tuple(sever.split(",")) if sever else (), metric=metric, engine=engine,  # type: ignore[arg-type]
+        resume=resume, seed=seed,
+    )  # fmt: skip
+    if save is not None:
+        result.save(save)
+    shown = result if text is not None else result.by_role()
+    if json:
+        print_json(shown.to_frame().to_dict("records"))
+    else:
+        console.print(repr(result), highlight=False)
+        frame_table(f"strongest {top}", shown.top(top))
+    draw(result, plot)
+
+
+@guarded
+def attribute(
+    model: ModelName,
+    sites: Annotated[str, typer.Argument(help="Such as 'L*.resid_pre' or 'L*.H*.z'.")],
+    clean: Clean = None,
+    corrupted: Corrupted = None,
+    task: Task = None,
+    prompts: File = None,
+    n: Count = 64,
+    metric: MetricName = "logit_diff",
+    method: Annotated[
+        Literal["gradient", "integrated", "atp-qk", "atp*"], typer.Option(help="How to estimate.")
+    ] = "gradient",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the integrated gradient.")] = 10,
+    direction: DirectionName = None,
+    source: SourceName = None,
+    positions: Places = None,
+    check: Annotated[bool, typer.Option("--check", help="Run the patches too; compare.")] = False,
+    top: Top = 12,
+    seed: Seed = 0,
+    device: Device = None,
+    save: Save = None,
+    plot: Plot = None,
+    json: Json = False,
+) -> None:
+    """Estimate what every patch would do from the metric's gradient, in a few passes."""
+    import interp
+
+    loaded = load(model, seed, device=device)
+    asked = asked_prompts(loaded, clean, corrupted, task, prompts, n, seed)
+    options: dict[str, Any] = {"direction": direction, "source": source, "seed": seed}
+    options |= {"positions": position(positions), "metric": metric}
+    arguments = (*(asked if isinstance(asked, tuple) else (asked,)), sites)
+    result = interp.attribute(loaded, *arguments, method=method, steps=steps, **options)
+    found = interp.compare(interp.patch(loaded, *arguments, **options), result) if check else None
+    if save is not None:
+        result.save(save)
+    if json:
+        print_json((result if found is None else found).to_frame().to_dict("records"))
+    else:
+        console.print(repr(result), highlight=False)
+        frame_table(f"strongest {top}", result.top(top))
+        if found is not None:
+            console.print(repr(found), highlight=False)
+    draw(result if found is None else found, plot)

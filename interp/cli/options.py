@@ -1,0 +1,104 @@
+"""What several commands share: their options, loading a model, reading prompts, writing a figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from interp.cli.output import notes
+
+__all__ = [
+    "Clean",
+    "Corrupted",
+    "Count",
+    "Device",
+    "DirectionName",
+    "Dtype",
+    "File",
+    "Json",
+    "MetricName",
+    "ModelName",
+    "Places",
+    "Plot",
+    "Revision",
+    "Save",
+    "Seed",
+    "SourceName",
+    "Task",
+    "Top",
+    "asked_prompts",
+    "draw",
+    "load",
+    "position",
+]
+
+ModelName = Annotated[
+    str, typer.Argument(help="'demo', 'random' (its untrained twin), a folder, or a hub name.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything drawn at random.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16, float64.")]
+Revision = Annotated[str | None, typer.Option(help="Hub revision, or a demo checkpoint.")]
+Clean = Annotated[str | None, typer.Option(help="The clean prompt.")]
+Corrupted = Annotated[str | None, typer.Option(help="The corrupted prompt.")]
+Task = Annotated[str | None, typer.Option(help="Or a task: capitals, ioi, mcq, ...")]
+File = Annotated[Path | None, typer.Option(help="Or a JSONL or CSV file.")]
+Count = Annotated[int, typer.Option(min=1, help="Prompts of the task.")]
+MetricName = Annotated[str, typer.Option(help="logit_diff, prob, kl, ...")]
+DirectionName = Annotated[str | None, typer.Option(help="denoise or noise.")]
+SourceName = Annotated[str | None, typer.Option(help="clean, corrupted, zero, resample, noise.")]
+Places = Annotated[str | None, typer.Option(help="each, all, END, -1, subject, ...")]
+Top = Annotated[int, typer.Option(min=1, help="Rows to print.")]
+Save = Annotated[Path | None, typer.Option(help="Write the result to this file.")]
+Plot = Annotated[Path | None, typer.Option(help="Write the figure to PATH.png and PATH.svg.")]
+
+
+def load(name: str, seed: int = 0, **options: Any) -> Any:
+    import interp
+
+    if name == "random":
+        check = options.get("check", "quick")
+        return interp.load("demo", **options).random_twin(seed, check=check)
+    return interp.load(name, **options)
+
+
+def draw(result: Any, path: Path | None, **options: Any) -> None:
+    from interp.figures.style import save
+
+    if path is not None:
+        png, svg = save(result.plot(**options), path)
+        notes.print(f"figure: {png}, {svg}", highlight=False)
+
+
+def asked_prompts(
+    model: Any, clean: str | None, corrupted: str | None, task: str | None, file: Path | None,
+    n: int, seed: int,
+) -> Any:  # fmt: skip
+    """The one of the three ways to give prompts that was used."""
+    import interp
+    from interp.errors import PromptError, nearest
+
+    both = clean is not None and corrupted is not None
+    either = clean is not None or corrupted is not None
+    if both != either or both + (task is not None) + (file is not None) != 1:
+        raise typer.BadParameter("give --clean and --corrupted, or --task, or --prompts.")
+    if task is not None:
+        tasks = [name for name in interp.prompts.__all__ if hasattr(interp.prompts, name)]
+        tasks = [t for t in tasks if t not in ("Prompts", "build", "load", "save")]
+        if task not in tasks:
+            raise PromptError(f"no task is called {task!r}; nearest: {nearest(task, tasks)}.")
+        return getattr(interp.prompts, task)(model, n, seed)
+    return interp.prompts.load(model, file) if file is not None else (clean, corrupted)
+
+
+def position(text: str | None) -> int | str | list[int | str] | None:
+    """A number, a name, or several with commas between them."""
+    if text is None:
+        return None
+    parts: list[int | str] = [
+        int(p) if p.lstrip("-").isdigit() else p for p in (part.strip() for part in text.split(","))
+    ]
+    return parts if len(parts) > 1 else parts[0]
