@@ -114,6 +114,6 @@ def test_trace_prints_the_librarys_numbers(tmp_path):
     assert [row["value"] for row in rows] == result.to_frame()["value"].tolist()
     assert interp.TraceResult.load(tmp_path / "a.safetensors").per_sample.equal(result.per_sample)
     printed = call("trace", "demo", "--task", "capitals", "--n", 4, "--samples", 1).output
-    assert "last subject token" in printed
+    assert "last subject" in printed
     call("trace", "demo", "The capital of France is", code=1)  # no subject
     call("trace", "demo", "Text", "--task", "capitals", code=2)
