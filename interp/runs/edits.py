@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import RunError
 
-__all__ = ["Add", "Edit", "Noise", "Replace", "RowEdit", "Scale", "Zero"]
+__all__ = ["Add", "Edit", "Noise", "PlacedEdit", "Replace", "RowEdit", "Scale", "Zero"]
 
 Edit = Callable[[Tensor], Tensor]
 
@@ -33,6 +33,17 @@ class RowEdit(Protocol):
 
     def rows(self, start: int, stop: int, total: int) -> RowEdit:
         """The same edit for rows ``start`` to ``stop`` of ``total``."""
+        ...
+
+
+@runtime_checkable
+class PlacedEdit(Protocol):
+    """An edit of whole rows that asks where a position lies in each of them."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    def placed(self, columns: Callable[[int | str], Int[Tensor, " batch"]]) -> Edit:
+        """The same edit for rows in which a position stands at ``columns(position)``."""
         ...
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from interp.runs.edits import Edit, RowEdit
+from interp.runs.edits import Edit, PlacedEdit, RowEdit
 from interp.runs.plan import Columns, chain, edit_pairs, edited, key_of
 from interp.taps.anatomy import Anatomy
 from interp.taps.points import Key, tapped
@@ -28,6 +28,8 @@ def generating(
     for site, fn in edit_pairs(anatomy, edit):
         if isinstance(fn, RowEdit):
             fn = fn.rows(0, len(batch), len(batch))
+        if isinstance(fn, PlacedEdit):
+            fn = fn.placed(lambda position: columns(position).to(batch.ids.device))
         at = None if site.position is None else columns(site.position).to(batch.ids.device)
         whole = edited(site, fn, at)
         functions.setdefault(key_of(site), []).append(whole if at is None else _first_call(whole))

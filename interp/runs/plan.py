@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.errors import RunError, SiteError
-from interp.runs.edits import Edit, RowEdit
+from interp.runs.edits import Edit, PlacedEdit, RowEdit
 from interp.runs.slices import read, write
 from interp.sites import POINTS, Site
 from interp.taps.anatomy import Anatomy
@@ -92,6 +92,8 @@ def functions_of(
     for site, fn in edits:
         if isinstance(fn, RowEdit):
             fn = fn.rows(rows.start, rows.stop, len(batch))
+        if isinstance(fn, PlacedEdit):
+            fn = fn.placed(lambda position: where(position)[rows].to(batch.ids.device))
         steps.setdefault(key_of(site), []).append(edited(site, fn, column(site)))
     for site in sites:
         steps.setdefault(key_of(site), []).append(_saver(site, column(site), saved))
