@@ -32,6 +32,7 @@ from interp.results import Provenance, read_file, write_file
 from interp.runs.execute import execute
 from interp.taps.norms import centres
 from interp.token_batch import TokenBatch
+from interp.weight_lenses.factored import copying_score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -227,6 +228,5 @@ def _copying_ov(model: Model) -> Float[Tensor, "layer head"]:
         if w_v.shape[0] != model.n_heads:
             w_v = w_v.repeat_interleave(groups, 0)
         matrix = torch.einsum("hed,dm,hmf->hef", block.W_O.float(), core, w_v)
-        eigenvalues = torch.linalg.eigvals(matrix)
-        out.append(eigenvalues.real.sum(-1) / eigenvalues.abs().sum(-1).clamp(min=1e-12))
+        out.append(copying_score(torch.linalg.eigvals(matrix)))
     return torch.stack(out)
