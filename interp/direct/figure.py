@@ -88,6 +88,7 @@ def _head_map(result: LogitAttribution, title: str) -> Figure:
         figure.supxlabel(f"beside the blocks: {written}", fontsize=7.5)
         bar = figure.colorbar(image, ax=[left, right], shrink=0.95, pad=0.02)
         bar.set_label(result.unit, fontsize=_FONT)
+        bar.ax.tick_params(labelsize=7)
     return figure
 
 
