@@ -28,6 +28,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     # verbs
     "load": "interp.models.load",
+    "scan": "interp.overview.verb",
     "patch": "interp.patching.verb",
     "trace": "interp.tracing.verb",
     "attribute": "interp.attribution.verb",
@@ -50,6 +51,7 @@ _PUBLIC = {
     "LensResult": "interp.lenses.logit_lens",
     "AttentionResult": "interp.lenses.attention",
     "HeadScores": "interp.discovery.heads",
+    "ScanResult": "interp.overview.result",
     # edits
     "Replace": "interp.runs.edits",
     "Add": "interp.runs.edits",
@@ -79,6 +81,8 @@ if TYPE_CHECKING:
     from interp.lenses.logit_lens import lens as lens
     from interp.models.load import load as load
     from interp.models.model import Model as Model
+    from interp.overview.result import ScanResult as ScanResult
+    from interp.overview.verb import scan as scan
     from interp.patching.result import PatchResult as PatchResult
     from interp.patching.verb import patch as patch
     from interp.prompts.prompts import Prompts as Prompts

@@ -32,10 +32,10 @@ FLOORS = {
 }  # fmt: skip
 
 PUBLIC = {
-    "load", "patch", "trace", "attribute", "compare", "lens", "attention", "head_scores",
+    "load", "scan", "patch", "trace", "attribute", "compare", "lens", "attention", "head_scores",
     "Model", "Site", "Edge", "Prompts", "TokenBatch", "Run", "Cache",
     "PatchResult", "TraceResult", "AttributionResult", "Comparison", "LensResult", "AttentionResult",
-    "HeadScores",
+    "HeadScores", "ScanResult",
     "Replace", "Add", "Scale", "Zero", "Noise",
     "prompts", "metrics", "errors", "figures", "__version__",
 }  # fmt: skip

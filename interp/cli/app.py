@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from interp.cli import causal, demo_model, reading
+from interp.cli import causal, demo_model, glance, reading
 
 __all__ = ["app", "main"]
 
@@ -17,6 +17,7 @@ app = typer.Typer(
 
 for command in (
     demo_model.demo,
+    glance.scan,
     reading.info,
     causal.patch,
     causal.trace,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 
 __all__ = [
     "ATTENTION", "DIVERGING", "PALETTE", "SEQUENTIAL", "WIDTH", "canvas", "save", "sheet", "wrapped",
+    "written",
 ]  # fmt: skip
 
 DIVERGING: Final = "RdBu_r"  # red is positive, blue negative, white zero
@@ -63,10 +65,20 @@ def sheet(width: float, height: float) -> Iterator[Figure]:
         figure = plt.figure(figsize=(width, height), layout="constrained")
         try:
             yield figure
-            figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
+            for _ in range(2):  # the first can change which ticks there are, and how wide
+                figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
             figure.set_layout_engine("none")  # else each drawing moves it a little
         finally:
             plt.close(figure)
+
+
+def written(figure: Figure) -> bytes:
+    """A figure as PNG, without a date, for a page that holds its own pictures."""
+    out = io.BytesIO()
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
 
 
 def save(figure: Figure, stem: str | Path) -> tuple[Path, Path]:

@@ -1,0 +1,152 @@
+"""What is measured on the prompt, and on every random context in the same way.
+
+    direct       what each component, and each head, adds to the answer's logit at the end
+    lens         the log-probability of the answer read from each layer at the end
+    attention    where each head looks from the end
+    position     the change of log P(own top token) when one token's embedding is noised
+    ablation     the same when one head or MLP is put to its mean over the contexts, everywhere
+
+The first three ask about the prompt's answer in every context; the last two ask each context about
+its own top token, so that they show what a change does in any prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.direct.verb import logit_attribution
+from interp.lenses.logit_lens import lens
+from interp.models.model import Model
+from interp.patching.verb import patch
+from interp.prompts.prompts import Prompts
+from interp.runs.edits import Noise
+from interp.runs.execute import execute
+from interp.steering.ablation import ablate
+
+__all__ = ["NOISE", "Scores", "Setting", "measurements"]
+
+#: Noise on a token, in standard deviations of the prompt's embeddings (Meng et al. 2022).
+NOISE: Final = 3.0
+_NOISES: Final = 3  # draws of it, averaged
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """One kind of measurement: a number for each cell in the prompt (row 0) and each context."""
+
+    unit: str
+    cells: tuple[str, ...]
+    values: Float[Tensor, "cell row"]
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A model on a prompt and its contexts.
+
+    Attributes:
+        asked: every row asked for the prompt's answer (and foil).
+        own: every row asked for its own top token.
+        words: the prompt's tokens as text, numbered.
+    """
+
+    model: Model
+    asked: Prompts
+    own: Prompts
+    words: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, model: Model, rows: Int[Tensor, "row pos"], answer: int, foil: int | None,
+        words: Sequence[str],
+    ) -> Setting:  # fmt: skip
+        def same(token: int) -> Int[Tensor, "row 1"]:
+            return torch.full((len(rows), 1), token)
+
+        asked = model.prompts(
+            rows, answers=same(answer), foils=None if foil is None else same(foil), name="scan"
+        )
+        last = execute(model.anatomy, asked.clean.to(model.device), logits="last").logits[:, 0]
+        own = replace(asked, answers=last.argmax(-1, keepdim=True).cpu(), foils=None)
+        return cls(model, asked, own, tuple(words))
+
+
+def measurements(setting: Setting, seed: int) -> dict[str, Callable[[], Scores]]:
+    """Each kind of measurement by name, to be run one after the other."""
+    return {
+        "direct": lambda: _direct(setting, "component"),
+        "direct, heads": lambda: _direct(setting, "head"),
+        "lens": lambda: _lens(setting),
+        "attention": lambda: _attention(setting),
+        "position": lambda: _positions(setting, seed),
+        "ablation": lambda: _ablation(setting),
+    }
+
+
+def _direct(setting: Setting, by: str) -> Scores:
+    found = logit_attribution(setting.model, setting.asked, by=by, null=0, progress=False)  # type: ignore[arg-type]
+    keep = [
+        i for i, name in enumerate(found.names)
+        if by == "component" or name.endswith(".result")
+    ]  # fmt: skip
+    names = tuple(found.names[i].removesuffix(".result") for i in keep)
+    return Scores("logits", names, found.per_prompt[keep].cpu().float())
+
+
+def _lens(setting: Setting) -> Scores:
+    found = lens(setting.model, setting.asked, top=1)
+    assert found.answer_prob is not None  # every row has an answer
+    before = [f"before {name}" if name.startswith("L") else name for name in found.layers]
+    return Scores("nats", tuple(before), found.answer_prob.clamp(min=1e-30).log().cpu().float())
+
+
+@torch.no_grad()
+def _attention(setting: Setting) -> Scores:
+    model, tokens = setting.model, setting.asked.clean.to(setting.model.device)
+    cells, values = [], []
+    for layer in range(model.n_layers):  # a layer at a time: patterns grow with the square
+        site = f"L{layer}.pattern"
+        run = execute(model.anatomy, tokens, save=site, logits="none")
+        values.append(run.cache[site][:, :, -1].float().cpu().permute(1, 2, 0).flatten(0, 1))
+        cells += [f"L{layer}.H{h} → {word}" for h in range(model.n_heads) for word in setting.words]
+    return Scores("attention", tuple(cells), torch.cat(values))
+
+
+def _positions(setting: Setting, seed: int) -> Scores:
+    run = execute(
+        setting.model.anatomy, setting.asked.clean.rows(slice(0, 1)).to(setting.model.device),
+        save="embed", logits="none",
+    )  # fmt: skip
+    std = NOISE * float(run.cache["embed"].float().std())
+    sweeps = [
+        patch(
+            setting.model, setting.own, "embed", metric="log_prob", direction="noise",
+            source=Noise(std, seed=seed + i), positions="each", progress=False,
+        )
+        for i in range(_NOISES)
+    ]  # fmt: skip
+    effects = torch.stack([sweep.per_prompt - sweep.clean for sweep in sweeps]).mean(0)
+    return Scores("nats", setting.words, effects.float())
+
+
+def _ablation(setting: Setting) -> Scores:
+    reference = setting.own.subset(slice(1, None))
+    cells, values = [], []
+    for site in ("L*.H*.z", "L*.mlp_out"):
+        sweep = ablate(
+            setting.model, setting.own, site, method="mean", reference=reference,
+            metric="log_prob", positions="all", progress=False,
+        )  # fmt: skip
+        effects = (sweep.per_prompt - sweep.clean).float()
+        values.append(effects.flatten(0, -2))
+        labels = sweep.to_frame()
+        cells += [
+            f"L{row.layer}.H{row.head}" if site.endswith("z") else f"L{row.layer}.mlp_out"
+            for row in labels.itertuples()
+        ]
+    return Scores("nats", tuple(cells), torch.cat(values))
