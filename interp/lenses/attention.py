@@ -1,7 +1,8 @@
 """``interp.attention``: where do heads look, over one prompt?
 
 A pattern shows what a head reads from, not what it moves: a large weight on a token whose value
-is small does little. Patch ``z`` to see what a head does.
+is small does little (Kobayashi et al. 2020, arXiv:2004.10102). ``value_lengths`` says how long what
+each token's value writes is; patch ``z`` to see what a head does.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import PromptError, SiteError
+from interp.lenses.attention_view import AttentionView
 from interp.models.model import Model
 from interp.results import Provenance, read_file, write_file
+from interp.runs.cache import Cache
 from interp.runs.execute import execute
 from interp.runs.plan import resolve
 from interp.sites import ALL, Site
@@ -43,12 +46,15 @@ class AttentionResult:
         heads: their names, as ``"L1.H3"``.
         tokens: the prompt's tokens as text.
         provenance: model, versions and the call.
+        value_lengths: ‖v W_O‖ of each head and key: how long what it writes is where a query attends
+            to that key alone, before any norm or multiplier behind it. None where a family does not show ``v``.
     """
 
     patterns: Float[Tensor, "head query key"]
     heads: tuple[str, ...]
     tokens: tuple[str, ...]
     provenance: Provenance
+    value_lengths: Float[Tensor, "head key"] | None = None
 
     def __repr__(self) -> str:
         some = ", ".join(self.heads[:4]) + (", ..." if len(self.heads) > 4 else "")
@@ -91,10 +97,25 @@ class AttentionResult:
             across=max(counts.values()) if even else None,
         )  # fmt: skip
 
+    def view(self, *, title: str | None = None) -> AttentionView:
+        """An interactive view, for a notebook or as one HTML file; it needs no network.
+
+        >>> interp.attention(model, text).view().save("attention.html")     # doctest: +SKIP
+
+        Raises:
+            ResultError: on showing or saving, more than a browser can open.
+        """
+        return AttentionView(
+            self.tokens, self.patterns, self.heads, title or f"attention, {self.provenance.model}",
+            self.value_lengths,
+        )  # fmt: skip
+
     def save(self, path: str | Path) -> Path:
         """Write the result to one safetensors file, whole or not at all."""
-        meta = {name: value for name, value in vars(self).items() if name != "patterns"}
-        return write_file(path, "AttentionResult", {"patterns": self.patterns}, meta)
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        meta = {name: value for name, value in vars(self).items()
+                if name not in ("patterns", "value_lengths")}  # fmt: skip
+        return write_file(path, "AttentionResult", tensors, meta)
 
     @classmethod
     def load(cls, path: str | Path) -> AttentionResult:
@@ -109,6 +130,7 @@ class AttentionResult:
             heads=tuple(meta["heads"]),
             tokens=tuple(meta["tokens"]),
             provenance=Provenance(**meta["provenance"]),
+            value_lengths=tensors.get("value_lengths"),
         )
 
 
@@ -139,7 +161,12 @@ def attention(
         )
     sites = _heads(model, [heads] if isinstance(heads, str | Site) else list(heads))
     real = batch.mask[0].nonzero().flatten()
-    run = execute(model.anatomy, batch, save=[site.whole for site in sites], logits="none")
+    values = [] if "v" in model.anatomy.refused else [
+        f"L{layer}.v" for layer in dict.fromkeys(_layer(site) for site in sites)
+    ]  # fmt: skip
+    run = execute(
+        model.anatomy, batch, save=[*(site.whole for site in sites), *values], logits="none"
+    )
     patterns = [run.cache[site][0].float()[real][:, real].cpu() for site in sites]
     ids = batch.ids[0][real].tolist()
     words = [str(i) for i in ids] if model.tokenizer is None else model.to_str_tokens(ids)
@@ -149,7 +176,28 @@ def attention(
         heads=names,
         tokens=tuple(words),
         provenance=Provenance.of(model, prompt, verb="attention", heads=list(names), ids=ids),
+        value_lengths=_value_lengths(model, sites, run.cache, real) if values else None,
     )
+
+
+def _layer(site: Site) -> int:
+    assert site.layer is not None  # resolve() has given each head its layer
+    return int(site.layer.text)
+
+
+def _value_lengths(
+    model: Model, sites: Sequence[Site], cache: Cache, real: Int[Tensor, " pos"]
+) -> Float[Tensor, "head key"]:
+    """‖v W_O‖ of each head's key at each real token."""
+    group = model.n_heads // model.n_kv_heads
+    lengths = []
+    for site in sites:
+        assert site.head is not None
+        head = site.head.expand(model.n_heads, "head")[0]
+        v = cache[f"L{_layer(site)}.v"][0, real, head // group].float()
+        W_O = model.weights.layer(_layer(site)).W_O[head].float()
+        lengths.append((v @ W_O).norm(dim=-1).cpu())
+    return torch.stack(lengths)
 
 
 def _heads(model: Model, given: Sequence[str | Site]) -> tuple[Site, ...]:
