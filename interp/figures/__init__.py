@@ -13,6 +13,6 @@ from interp.figures.scatter import scatter
 from interp.figures.tracing import tracing
 
 __all__ = [
-    "attention_patterns", "bars", "grid", "heatmap", "lens_table", "lines", "panels", "points", "ranked",
-    "scatter", "tracing",
+    "attention_patterns", "bars", "grid", "heatmap", "lens_table", "lines", "panels", "points",
+    "ranked", "scatter", "tracing",
 ]  # fmt: skip

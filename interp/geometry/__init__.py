@@ -1,0 +1,59 @@
+"""Geometry: the shape of a set of representations, as pure functions of arrays.
+
+Rows are examples (prompts, tokens, countries), columns are the activation's dimensions. Nothing
+here knows about models; ``interp.similarity`` and ``interp.probe`` run them.
+
+    pca                       directions of most variance, and the rows seen along them   (spectrum)
+    effective_rank            how many dimensions are in use, by entropy (RankMe)         (spectrum)
+    participation_ratio       how many dimensions are in use, by variance                 (spectrum)
+    anisotropy                mean cosine: do all rows point one way?                     (spectrum)
+    cka                       are two representations of the same rows alike?             (similarity)
+    rsa, dissimilarity        do two representations order the same pairs alike?          (similarity)
+    class_geometry            neural collapse: tight, equal, spread classes               (classes)
+    pearson, spearman, ranks  correlations with one value for each cell                   (correlation)
+
+========================  =================  ======  ============  ==========
+quantity                  bounds             shift   rotation      scale
+========================  =================  ======  ============  ==========
+``effective_rank``        1 to min(n, d)     no      invariant     invariant
+``participation_ratio``   1 to min(n-1, d)   inv.    invariant     invariant
+``anisotropy``            -1/(n-1) to 1      no      invariant     invariant
+``cka``                   0 to 1 (debiased   inv.    invariant     invariant
+                          about 0 to 1)
+``rsa`` (correlation)     -1 to 1            no      no            invariant
+``rsa`` (cosine)          -1 to 1            no      invariant     invariant
+``class_geometry.cdnv``   0 upwards          inv.    invariant     invariant
+========================  =================  ======  ============  ==========
+
+>>> import torch
+>>> x = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+>>> round(float(cka(x, 3 * x.flip(1) + 1)), 6)
+1.0
+"""
+
+from interp.geometry.classes import ClassGeometry, class_geometry
+from interp.geometry.correlation import pearson, ranks, spearman
+from interp.geometry.similarity import cka, dissimilarity, rsa
+from interp.geometry.spectrum import (
+    PCA,
+    anisotropy,
+    effective_rank,
+    participation_ratio,
+    pca,
+)
+
+__all__ = [
+    "ClassGeometry",
+    "PCA",
+    "anisotropy",
+    "cka",
+    "class_geometry",
+    "dissimilarity",
+    "effective_rank",
+    "participation_ratio",
+    "pca",
+    "pearson",
+    "ranks",
+    "rsa",
+    "spearman",
+]
