@@ -48,10 +48,10 @@ class Bar:
     ) -> None:
         self._stack.close()
 
-    def advance(self, n: int = 1) -> None:
-        """Move on by ``n`` items."""
+    def advance(self, n: int = 1, *, what: str | None = None) -> None:
+        """Move on by ``n`` items; ``what`` is a new text before the bar."""
         if self._progress is not None:
-            self._progress.advance(self._task, n)
+            self._progress.update(self._task, advance=n, description=what)
 
 
 def track(

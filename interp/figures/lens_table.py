@@ -19,8 +19,8 @@ from interp.figures.style import SEQUENTIAL, WIDTH, sheet, wrapped
 
 __all__ = ["lens_table"]
 
-_FONT = 7.0
-_CELL = 0.62  # inches: a short word
+_FONT = 6.5
+_CELL = 0.56  # inches: a short word
 _TALLEST = 8.5  # inches, a page
 _CHARACTERS = 12
 
@@ -50,7 +50,7 @@ def lens_table(
     n_rows, n_columns = array.shape
     margins = 1.15 + text_inches(rows, _FONT)
     across = min(n_columns, int((WIDTH - margins) / _CELL))
-    line = min(0.3, max(0.115, 6.9 / n_rows))
+    line = min(0.2, max(0.115, 6.9 / n_rows))
     below = drop([short(c) for c in columns], _CELL, _FONT)
     band = n_rows * line + below + 0.1
     if n_rows * line > 7.5:

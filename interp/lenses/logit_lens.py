@@ -1,203 +1,183 @@
-"""The logit lens: what would each layer say, if the model stopped there?
+"""``interp.lens``: what would each layer say, if the model stopped there?
 
-The residual stream before each block, and after the last, goes through the
-model's own final norm and unembedding. The last row is the model's output itself.
-An early layer need not write in the output's basis, so an unreadable early row
-means little; a readable one means something.
+A vector of the model's width, at a site anywhere in the run, goes through the model's own final
+norm and unembedding, as if it were the last residual stream; so does, with ``using=``, what a
+trained translator makes of it (:mod:`interp.lenses.tune`). An early layer need not write in the
+output's basis, so an unreadable early row means little; a readable one means something.
 
-Source: nostalgebraist 2020, "interpreting GPT: the logit lens".
+Branches and heads (``L*.mlp_out``, ``L*.H*.result``) are read in the same way: the distribution that
+this vector alone would give. The final norm makes a small branch as loud as a large one, so
+readings of branches do not add up. With ``scale="final"`` it divides by what it divides by in the model's
+own run: then a branch that writes little says little (a flat distribution), and logits add up,
+as in direct logit attribution. LayerNorm's mean is removed and the norm's bias added in both.
+TransformerLens reads the stream as ``"own"`` does, and components as ``"final"`` (without the bias).
+
+Source: nostalgebraist 2020, "interpreting GPT: the logit lens"; for branches, Geva et al. 2022,
+arXiv:2203.14680.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.errors import ModelError, PromptError
+from interp.errors import PromptError, RunError
+from interp.lenses.reading import (
+    FINAL,
+    Piece,
+    answer_probabilities,
+    decode,
+    divergence,
+    label,
+    pieces,
+    rows_of,
+    slabs,
+)
+from interp.lenses.result import LensResult
+from interp.lenses.tuned_lens import TunedLens
 from interp.models.model import Model
 from interp.prompts.prompts import Prompts
-from interp.results import Provenance, read_file, write_file
-from interp.runs.execute import execute
-from interp.taps.unembed import unembed
+from interp.results import Provenance
+from interp.runs.plan import Save
+from interp.sites import Site
 from interp.token_batch import TokenBatch
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from pandas import DataFrame
 
 __all__ = ["LensResult", "lens"]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class LensResult:
-    """What each layer predicts next, at each position.
-
-    Row ``i`` of the layer axis is the residual stream before block ``i``; the last row is the
-    one after the last block, which is the model's own prediction. At padding, numbers mean
-    nothing.
-
-    Attributes:
-        layers: ``"L0" ... "out"``.
-        top_ids: the ``k`` most probable next tokens, most probable first.
-        top_probs: their probabilities.
-        entropy: of the prediction, in nats.
-        kl: KL(model's output ‖ this layer's prediction), in nats; 0 in the last row.
-        answer_prob, answer_rank: of the prompts' answers (the best of a set), at the answer
-            position; rank 0 is the top. None where the prompts have no answers.
-        tokens: the input tokens as text.
-    """
-
-    layers: tuple[str, ...]
-    top_ids: Int[Tensor, "layer batch pos k"]
-    top_probs: Float[Tensor, "layer batch pos k"]
-    entropy: Float[Tensor, "layer batch pos"]
-    kl: Float[Tensor, "layer batch pos"]
-    answer_prob: Float[Tensor, "layer batch"] | None
-    answer_rank: Int[Tensor, "layer batch"] | None
-    tokens: tuple[tuple[str, ...], ...]
-    top_tokens: tuple[tuple[tuple[str, ...], ...], ...]
-    last: Int[Tensor, " batch"]
-    provenance: Provenance
-
-    def __repr__(self) -> str:
-        n_layers, batch, pos, _ = self.top_ids.shape
-        return f"LensResult({n_layers} layers × {batch} prompts × {pos} positions)"
-
-    def accuracy(self) -> Float[Tensor, " layer"]:
-        """Share of prompts whose answer is each layer's top token.
-
-        Raises:
-            PromptError: the prompts had no answers.
-        """
-        if self.answer_rank is None:
-            raise PromptError(
-                "these prompts had no answers: pass Prompts with answers to the lens."
-            )
-        return (self.answer_rank == 0).float().mean(-1)
-
-    def to_frame(self, prompt: int = 0) -> DataFrame:
-        """One row for each layer and position of a prompt: top token, probability, entropy, KL."""
-        import pandas as pd
-
-        rows: list[dict[str, Any]] = []
-        for i, layer in enumerate(self.layers):
-            for position, token in enumerate(self.tokens[prompt]):
-                if token:
-                    rows.append({
-                        "layer": layer, "position": position, "token": token,
-                        "top": self.top_tokens[i][prompt][position],
-                        "prob": float(self.top_probs[i, prompt, position, 0]),
-                        "entropy": float(self.entropy[i, prompt, position]),
-                        "kl": float(self.kl[i, prompt, position]),
-                    })  # fmt: skip
-        return pd.DataFrame(rows)
-
-    def plot(self, prompt: int = 0, *, title: str = "logit lens") -> Figure:
-        """The top token of each layer and position of one prompt, coloured by its probability."""
-        from interp.figures import lens_table
-
-        shown = [i for i, token in enumerate(self.tokens[prompt]) if token]
-        return lens_table(
-            [
-                [self.top_tokens[layer][prompt][i] for i in shown]
-                for layer in range(len(self.layers))
-            ],
-            self.top_probs[:, prompt, shown, 0],
-            rows=self.layers,
-            columns=[self.tokens[prompt][i] for i in shown],
-            title=title,
-        )
-
-    def save(self, path: str | Path) -> Path:
-        """Write the result to one safetensors file."""
-        tensors = {n: v for n, v in vars(self).items() if isinstance(v, Tensor)}
-        meta = {n: v for n, v in vars(self).items() if not isinstance(v, Tensor) and v is not None}
-        return write_file(path, "LensResult", tensors, meta)
-
-    @classmethod
-    def load(cls, path: str | Path) -> LensResult:
-        """Read a saved result."""
-        tensors, meta = read_file(path, "LensResult")
-        meta["provenance"] = Provenance(**meta["provenance"])
-        meta["layers"] = tuple(meta["layers"])
-        meta["tokens"] = tuple(tuple(row) for row in meta["tokens"])
-        meta["top_tokens"] = tuple(tuple(tuple(r) for r in layer) for layer in meta["top_tokens"])
-        return cls(**{"answer_prob": None, "answer_rank": None, **meta, **tensors})
-
-
 @torch.no_grad()
-def lens(model: Model, inputs: Any, *, top: int = 5) -> LensResult:
-    """Read the residual stream at each layer and position in the model's vocabulary.
+def lens(
+    model: Model,
+    inputs: Any,
+    *,
+    sites: Save | None = None,
+    using: TunedLens | None = None,
+    top: int = 5,
+    scale: Literal["own", "final"] = "own",
+) -> LensResult:
+    """Read vectors of the run at each position in the model's vocabulary.
+
+    Probabilities are those of the model's own head: after its logit multiplier (Granite) and
+    final soft-cap (Gemma-2). Memory does not grow with the vocabulary times the prompts.
+
+    >>> interp.lens(model, "The capital of France is").trajectory(0)           # doctest: +SKIP
+    >>> interp.lens(model, pairs, sites="L*.H*.result").plot_layers()          # doctest: +SKIP
 
     Args:
         inputs: whatever ``model.run`` takes; Prompts with answers are also scored by answer.
+        sites: any of the model's width: ``"L*.attn_out"``, ``"L*.mlp_out"``, ``"L*.resid_mid"``,
+            a list; ``"L*.H*.result"`` has a row for each head. None: the residual stream before
+            each block (or what ``using`` was trained on), and after the last.
+        using: a tuned lens, trained on this model for each of the sites; None: the logit lens.
         top: how many tokens to keep for each cell.
+        scale: by what the final norm divides: each vector's own scale, or (``"final"``) that of
+            the last residual stream at the same position.
 
     Raises:
-        ModelError: the model's head is more than a norm and an unembedding that this package
-            knows, so that the last row would not be the model's own output.
+        ModelError: the tuned lens belongs to another model; or the model's head is more than a
+            norm and an unembedding that this package knows, so that the row ``out`` would not be
+            the model's own output.
         PromptError: ``top`` is not between 1 and the vocabulary's size.
+        SiteError: a site that does not exist, is not of the model's width, or that the tuned
+            lens was not trained for.
     """
     if not 1 <= top <= model.d_vocab:
         raise PromptError(f"top={top}; expected 1 to {model.d_vocab}, the vocabulary's size.")
-    batch = model.batch(inputs)
-    run = execute(model.anatomy, batch, save=["L*.resid_pre", "L-1.resid_post"])
-    stream, final = run.cache.stack_residual(), run.logits.float()
-    _proven(model, stream[-1], final)
+    if scale not in ("own", "final"):
+        raise RunError(f"scale={scale!r}; expected 'own' or 'final'.")
+    if sites is None:
+        sites = [*(["L*.resid_pre"] if using is None else using.sites), FINAL]
+    rows, batch = rows_of(model, sites), model.batch(inputs)
+    translator = None if using is None else using.fitted(model, rows)
     answers = inputs.answers if isinstance(inputs, Prompts) else None
     columns = inputs.answer_column if isinstance(inputs, Prompts) else batch.column(-1)
-    rows = [_read(model, resid, final, answers, columns.to(model.device), top) for resid in stream]
-    stacked = {name: torch.stack([row[name] for row in rows]).cpu() for name in rows[0]}
+    read = _Reader(model, rows, translator, batch, columns.to(model.device), answers, top, scale)
     return LensResult(
-        layers=(*(f"L{i}" for i in range(model.n_layers)), "out"),
+        layers=tuple(label(model, site) for site in rows),
         tokens=_texts(model, batch),
-        top_tokens=_words(model, stacked["top_ids"][..., 0]),
         last=columns.cpu(),
-        provenance=Provenance.of(model, inputs, verb="lens", top=top),
-        **{"answer_prob": None, "answer_rank": None, **stacked},  # type: ignore[arg-type]
-    )
+        method="logit lens" if using is None else "tuned lens",
+        provenance=Provenance.of(
+            model, inputs, verb="lens", top=top, scale=scale, sites=[str(s) for s in rows],
+            using=None if using is None else using.provenance.call,
+        ),
+        **read.everything(),
+    )  # fmt: skip
 
 
-def _proven(model: Model, last: Tensor, logits: Tensor) -> None:
-    read = unembed(model.anatomy, last).float()
-    deviation = float((read - logits).abs().max() / logits.abs().max().clamp(min=1e-9))
-    if not deviation < (1e-4 if model.dtype in (torch.float32, torch.float64) else 3e-2):
-        raise ModelError(
-            f"the head of {model.anatomy.name} is not understood: reading the last residual stream "
-            f"gives logits that differ from the model's own by {deviation:.1e} (relative)."
-        )
+class _Reader:
+    """The tables of a result, filled in row by row of the prompts."""
 
+    def __init__(
+        self,
+        model: Model,
+        rows: tuple[Site, ...],
+        translator: TunedLens | None,
+        batch: TokenBatch,
+        columns: Int[Tensor, " batch"],
+        answers: Int[Tensor, "batch a"] | None,
+        top: int,
+        scale: str,
+    ) -> None:
+        self.model, self.rows, self.translator, self.batch = model, rows, translator, batch
+        self.columns, self.answers, self.top, self.scale = columns, answers, top, scale
+        shape = (len(rows), *batch.ids.shape)
+        self.tables = {
+            "top_ids": torch.zeros(*shape, top, dtype=torch.long),
+            "top_probs": torch.full((*shape, top), torch.nan),
+            "entropy": torch.full(shape, torch.nan),
+            "kl": torch.full(shape, torch.nan),
+        }
+        if answers is not None:
+            self.tables["answer_prob"] = torch.zeros(shape[:2])
+            self.tables["answer_rank"] = torch.zeros(shape[:2], dtype=torch.long)
 
-def _read(
-    model: Model,
-    resid: Float[Tensor, "batch pos d_model"],
-    final: Float[Tensor, "batch pos d_vocab"],
-    answers: Int[Tensor, "batch a"] | None,
-    columns: Int[Tensor, " batch"],
-    top: int,
-) -> dict[str, Tensor]:
-    log_probs = unembed(model.anatomy, resid).float().log_softmax(-1)
-    probs, ids = log_probs.exp().topk(top, dim=-1)
-    reference = final.log_softmax(-1)
-    out = {
-        "top_ids": ids,
-        "top_probs": probs,
-        "entropy": -(log_probs.exp() * log_probs).sum(-1),
-        "kl": (reference.exp() * (reference - log_probs)).sum(-1).clamp(min=0),
-    }
-    if answers is not None:
-        at = log_probs[torch.arange(len(columns), device=columns.device), columns]
-        given = answers.to(at.device)
-        scores = at.gather(1, given.clamp(min=0)).masked_fill(given < 0, -torch.inf)
-        out["answer_prob"] = scores.exp().sum(-1)
-        best = scores.max(-1, keepdim=True).values
-        out["answer_rank"] = (at >= best).sum(-1) - 1  # ties count against the answer
-    return out
+    def everything(self) -> dict[str, Any]:
+        for piece in pieces(self.model, self.batch, self.rows):
+            self._distributions(piece)
+            if self.answers is not None:
+                self._answers(piece, self.answers[piece.rows])
+        words = _words(self.model, self.tables["top_ids"][..., 0])
+        return {"answer_prob": None, "answer_rank": None, "top_tokens": words, **self.tables}
+
+    def _log_probs(
+        self, row: int, x: Float[Tensor, "token d_model"], end: Float[Tensor, "token d_model"]
+    ) -> Float[Tensor, "token d_vocab"]:
+        if self.translator is not None:
+            x = self.translator.translate(str(self.rows[row]), x)
+        logits = decode(self.model, x, end=end if self.scale == "final" else None)
+        return logits.log_softmax(-1)
+
+    def _distributions(self, piece: Piece) -> None:
+        real = self.batch.mask[piece.rows].to(piece.final.device)
+        prompts, columns = real.nonzero(as_tuple=True)
+        for part in slabs(len(prompts), self.model.d_vocab):
+            at = prompts[part], columns[part]
+            to = at[0].cpu() + piece.rows.start, at[1].cpu()
+            end = piece.final[at]
+            reference = decode(self.model, end).log_softmax(-1)
+            for row, saved in enumerate(piece.saved):
+                log_probs = self._log_probs(row, saved[at], end)
+                probs = log_probs.exp()
+                best = probs.topk(self.top, dim=-1)
+                self.tables["top_ids"][row, *to] = best.indices.cpu()
+                self.tables["top_probs"][row, *to] = best.values.cpu()
+                self.tables["entropy"][row, *to] = -torch.xlogy(probs, probs).sum(-1).cpu()
+                self.tables["kl"][row, *to] = divergence(reference, log_probs).cpu()
+
+    def _answers(self, piece: Piece, answers: Int[Tensor, "row a"]) -> None:
+        rows = torch.arange(len(answers), device=piece.final.device)
+        for part in slabs(len(rows), self.model.d_vocab):
+            at = rows[part], self.columns[piece.rows][part]
+            to = rows[part].cpu() + piece.rows.start
+            for row, saved in enumerate(piece.saved):
+                log_probs = self._log_probs(row, saved[at], piece.final[at])
+                prob, rank = answer_probabilities(log_probs, answers[part])
+                self.tables["answer_prob"][row, to] = prob.cpu()
+                self.tables["answer_rank"][row, to] = rank.cpu()
 
 
 def _texts(model: Model, batch: TokenBatch) -> tuple[tuple[str, ...], ...]:
@@ -216,4 +196,5 @@ def _row(model: Model, ids: list[int]) -> list[str]:
 def _words(
     model: Model, ids: Int[Tensor, "layer batch pos"]
 ) -> tuple[tuple[tuple[str, ...], ...], ...]:
-    return tuple(tuple(tuple(_row(model, row)) for row in layer) for layer in ids.tolist())
+    words = {i: _row(model, [i])[0] for i in ids.unique().tolist()}
+    return tuple(tuple(tuple(words[i] for i in row) for row in layer) for layer in ids.tolist())

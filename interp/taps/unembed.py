@@ -25,17 +25,19 @@ def unembed(
     *,
     softcap: bool = True,
     columns: Int[Tensor, " column"] | None = None,
+    normed: bool = False,
 ) -> Float[Tensor, "*batch d_vocab"]:
     """Logits that this residual stream would give if it were the last one.
 
     Args:
         softcap: apply the family's final soft-cap where it has one.
         columns: the vocabulary columns wanted, None for all.
+        normed: ``resid`` is what the final norm has already written.
     """
     config = anatomy.hf.config.get_text_config()
     head: Any = anatomy.hf.get_output_embeddings()
     project: Any = getattr(anatomy.decoder, "project_out", None)
-    x = resid if anatomy.ln_final is None else anatomy.ln_final(resid)
+    x = resid if normed or anatomy.ln_final is None else anatomy.ln_final(resid)
     x = x if project is None else project(x)
     if columns is None:
         logits = head(x)
