@@ -33,12 +33,12 @@ Sources: Meng et al. 2022, arXiv:2202.05262 (ROME); Hase et al. 2023, arXiv:2301
 """
 
 from interp.editing.cases import EditCase, capital_cases
-from interp.editing.covariance import Covariance, covariance
 from interp.editing.finetuning import FineTuning, finetune
 from interp.editing.objectives import VARIANTS, Objective
 from interp.editing.prefixes import sampled_prefixes
-from interp.editing.rome import Rome, rome
+from interp.editing.rank_one import Rome, rome
 from interp.editing.scores import EditScores, evaluate_edit
+from interp.editing.second_moments import Covariance, covariance
 from interp.editing.study import localization_study
 from interp.editing.study_result import LocalizationStudy
 from interp.editing.variants import objective, subject_std

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from interp.editing.rank_one import as_json, described, prompt_text
 from interp.editing.request import Request, Target
-from interp.editing.rome import described, prompt_text
 from interp.editing.value import frozen, logits_of, target_loss
 from interp.editing.weight_edit import WeightEdit
 from interp.errors import ModelError, PromptError, RunError
@@ -100,7 +100,7 @@ def finetune(
     epsilon = config.epsilon or (1e-4 if len(layers) == 1 else 5e-5)
     origin = Provenance.of(
         model, verb="finetune", prompts=texts, subjects=names, layers=list(layers),
-        targets=[described(goal) for goal in goals], config=asdict(config), epsilon=epsilon,
+        targets=[described(goal) for goal in goals], config=as_json(config), epsilon=epsilon,
         prefixes=list(prefixes),
     )  # fmt: skip
     sites = [f"L{index}.W_out" for index in layers]
@@ -199,7 +199,7 @@ def _aligned(
     names: list[str | None] = [None] * len(texts)
     if subjects is not None:
         names = [subjects] if isinstance(subjects, str) else list(subjects)
-    if isinstance(targets, str) and len(texts) > 1 or {len(texts)} != {len(goals), len(names)}:
+    if (isinstance(targets, str) and len(texts) > 1) or {len(texts)} != {len(goals), len(names)}:
         raise PromptError(
             f"there are {len(texts)} prompts, {len(goals)} targets and {len(names)} subjects: "
             "expected one target (and subject) for each prompt."

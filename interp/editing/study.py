@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -21,12 +20,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.editing.cases import EditCase
-from interp.editing.covariance import Covariance
 from interp.editing.finetuning import FineTuning, finetune
 from interp.editing.objectives import Objective, Variant
 from interp.editing.prefixes import sampled_prefixes
-from interp.editing.rome import Rome, rome
+from interp.editing.rank_one import Rome, as_json, rome
 from interp.editing.scores import compared, read_case
+from interp.editing.second_moments import Covariance
 from interp.editing.study_result import SCORES, LocalizationStudy
 from interp.editing.variants import objective, subject_std
 from interp.editing.weight_edit import WeightEdit, norm_matched
@@ -102,9 +101,9 @@ def localization_study(
                 bar.advance()
     origin = Provenance.of(
         model, seed=seed, verb="localization_study", variant=variant, layers=list(chosen),
-        method={"name": type(method).__name__, **asdict(method)}, noise=noise,
+        method={"name": type(method).__name__, **as_json(method)}, noise=noise,
         covariance=None if covariance is None else covariance.n_tokens,
-        cases=[asdict(case) for case in cases],
+        cases=[as_json(case) for case in cases],
     )  # fmt: skip
     return LocalizationStudy(
         layers=chosen,

@@ -16,7 +16,7 @@ __all__ = ["study_figure"]
 
 def study_figure(study: LocalizationStudy, score: str, title: str) -> Figure:
     """Draw the figure; see :meth:`LocalizationStudy.plot`."""
-    with sheet(1.45 * WIDTH, 3.4) as figure:
+    with sheet(1.45 * WIDTH, 3.6) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
         figure.suptitle(wrapped(title, 1.4 * WIDTH), fontsize=10, fontweight="bold")
         _cells(left, study, score)
@@ -34,10 +34,16 @@ def _cells(axes: Any, study: LocalizationStudy, score: str) -> None:
             color=colours(0.92 * column / last), label=f"L{layer}",
         )  # fmt: skip
     axes.axhline(0, color="#222222", linewidth=0.6)
-    axes.set_xlabel("tracing fraction restored at the layer")
+    axes.set_xlabel("tracing: fraction restored at the edited layer")
     axes.set_ylabel(f"{score.replace('_', ' ')} score")
     if len(study.layers) <= 12:
-        axes.legend(title="edited layer", frameon=False, loc="center right")
+        axes.legend(
+            title="edited layer",
+            frameon=False,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.17),
+            ncols=6,
+        )
 
 
 def _explained(axes: Any, study: LocalizationStudy, score: str) -> None:
@@ -58,5 +64,7 @@ def _explained(axes: Any, study: LocalizationStudy, score: str) -> None:
     axes.set_ylim(len(DESIGNS) - 0.5, -0.5)
     axes.set_xlim(0, 1.12)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1.0])
-    axes.set_xlabel(f"R² (tracing adds {study.delta_r2(score):.3f} to the layer)")
+    added = study.delta_r2(score)
+    text = f"{added:.3f}" if added >= 5e-4 else "less than 0.001"
+    axes.set_xlabel(f"R² (tracing adds {text} to the layer)")
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2)

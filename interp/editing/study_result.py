@@ -117,7 +117,9 @@ class LocalizationStudy:
         """The score of each edit against its tracing fraction, and what explains it."""
         from interp.editing.study_figure import study_figure
 
-        return study_figure(self, score, title or f"{self.variant}: does tracing tell where to edit?")
+        return study_figure(
+            self, score, title or f"{self.variant}: does tracing tell where to edit?"
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write the study to one safetensors file."""
@@ -131,4 +133,4 @@ class LocalizationStudy:
         tensors, meta = read_file(path, "LocalizationStudy")
         meta["provenance"] = Provenance(**meta["provenance"])
         meta |= {"layers": tuple(meta["layers"]), "subjects": tuple(meta["subjects"])}
-        return cls(**meta, **tensors)
+        return cls(**{**meta, **tensors})

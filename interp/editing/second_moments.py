@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -48,6 +48,7 @@ class Covariance:
     moments: Float[Tensor, "layer d_mlp d_mlp"]
     n_tokens: int
     provenance: Provenance
+    _factors: dict[tuple[int, float], Tensor] = field(default_factory=dict)  # of what was solved
 
     def __repr__(self) -> str:
         return (
@@ -79,6 +80,12 @@ class Covariance:
         Raises:
             ModelError: C is singular, because the corpus was small, and damping is 0.
         """
+        factor = self._factors.get((layer, damping))
+        if factor is None:
+            factor = self._factors[layer, damping] = self._factor(layer, damping)
+        return torch.cholesky_solve(key.to(factor)[:, None], factor)[:, 0]
+
+    def _factor(self, layer: int, damping: float) -> Float[Tensor, "d_mlp d_mlp"]:
         moment = self.at(layer).double()
         shift = damping * float(moment.diagonal().mean())
         damped = moment + shift * torch.eye(len(moment), dtype=torch.float64, device=moment.device)
@@ -89,7 +96,7 @@ class Covariance:
                 f"measured on {self.n_tokens} tokens for {len(moment)} neurons. Use more text, or "
                 "a larger damping (1e-2)."
             )
-        return torch.cholesky_solve(key.to(moment)[:, None], factor)[:, 0]
+        return factor
 
     def check(self, model: Model) -> None:
         """ModelError unless it was measured on this model as it is now."""

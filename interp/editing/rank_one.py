@@ -18,14 +18,15 @@ articles). Only the weight changes, never the bias.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from interp.editing.covariance import Covariance
 from interp.editing.objectives import Objective
 from interp.editing.prefixes import sampled_prefixes
 from interp.editing.request import Request, Target
+from interp.editing.second_moments import Covariance
 from interp.editing.value import optimise_value
 from interp.editing.weight_edit import RankOne, WeightEdit
 from interp.errors import ModelError, PromptError, RunError
@@ -139,7 +140,7 @@ def rome(
     change = RankOne(u.to(value.delta), value.delta)
     origin = Provenance.of(
         model, seed=seed, verb="rome", prompt=text, subject=subject, target=described(target),
-        layer=layer, config=asdict(config), prefixes=list(prefixes),
+        layer=layer, config=as_json(config), prefixes=list(prefixes),
         covariance=None if covariance is None else covariance.n_tokens,
     )  # fmt: skip
     return WeightEdit({f"L{layer}.W_out": change}, origin, value.notes)
@@ -160,6 +161,11 @@ def prompt_text(prompt: str | Prompts) -> str:
             "prompts built from texts, or the text itself."
         )
     return prompt.texts[0]
+
+
+def as_json(value: Any) -> Any:
+    """A dataclass as JSON values, as it is after a result was saved and loaded."""
+    return json.loads(json.dumps(asdict(value)))
 
 
 def described(target: Target) -> Any:
