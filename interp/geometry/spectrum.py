@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -11,11 +10,6 @@ from torch import Tensor
 
 from interp.errors import MetricError
 from interp.geometry.rows import as_rows
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.figure import Figure
 
 __all__ = ["PCA", "anisotropy", "effective_rank", "participation_ratio", "pca"]
 
@@ -47,24 +41,17 @@ class PCA:
         """Other rows along the same components."""
         return (x.double() - self.mean) @ self.components.T
 
-    def plot(
-        self, labels: Sequence[str] | None = None, *, title: str = "principal components",
-        named: Sequence[tuple[int, str]] = (),
-    ) -> Figure:  # fmt: skip
-        """The rows along the first two components, coloured by ``labels`` (one for each row).
+    def names(self) -> tuple[str, ...]:
+        """A name for each component, for the axes of a figure.
 
-        Args:
-            named: numbers of some rows, each with a text to write beside it.
+        >>> seen = pca(torch.eye(4), 2)
+        >>> seen.names()
+        ('component 1 (33% of the variance)', 'component 2 (33% of the variance)')
+
+        ``figures.points(*seen.projections.T.tolist(), x_name=..., y_name=...)`` draws the rows.
         """
-        from interp.figures import points
-
-        x, y = (self.projections[:, i].tolist() for i in (0, min(1, len(self.share) - 1)))
-        shares = [float(self.share[i]) for i in (0, min(1, len(self.share) - 1))]
-        return points(
-            x, y, labels=labels, title=title, named=named,
-            x_name=f"component 1 ({shares[0]:.0%} of the variance)",
-            y_name=f"component 2 ({shares[1]:.0%})",
-        )  # fmt: skip
+        shares = self.share.tolist()
+        return tuple(f"component {i + 1} ({x:.0%} of the variance)" for i, x in enumerate(shares))
 
 
 def pca(x: Float[Tensor, "n d"], k: int | None = None) -> PCA:

@@ -72,12 +72,12 @@ class ProbeResult:
 
     def __repr__(self) -> str:
         best = int(self.score.argmax())
+        null = f", shuffled {self.null.mean():.2f}" if self.null.shape[1] else ""
         what = f"{len(self.classes)} classes" if self.classes else "real labels"
         return (
             f"ProbeResult({len(self.sites)} sites; {what}, {len(self.labels)} examples of "
             f"{self.n_documents} documents; {self.metric} best {self.score[best]:.2f} at "
-            f"{self.sites[best]}, baseline {self.baseline:.2f}, shuffled "
-            f"{self.null.nanmean():.2f})"
+            f"{self.sites[best]}, baseline {self.baseline:.2f}{null})"
         )
 
     @property

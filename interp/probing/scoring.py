@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.geometry.correlation import ranks
 from interp.intervals import Interval
 
 __all__ = ["METRICS", "auc", "interval", "naive", "parts", "ratio", "score"]
@@ -57,12 +58,15 @@ def interval(
     """
     over, under = parts(metric, predicted, labels.expand_as(predicted), folds)
     count = int(documents.max()) + 1
-    belongs = torch.nn.functional.one_hot(documents, count).double()
+    over, under = (
+        torch.zeros(*x.shape[:-1], count).double().index_add_(-1, documents, x.expand_as(over))
+        for x in (over, under)
+    )
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(count, (count, draws), generator=generator)
     times = torch.zeros(count, draws).double()
     times.scatter_add_(0, drawn, torch.ones_like(times))
-    found = ratio(metric, over @ (belongs @ times), under @ (belongs @ times), draws=True)
+    found = ratio(metric, over @ times, under @ times, draws=True)
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2]).to(found)
     low, high = torch.nanquantile(found, ends, dim=-1)
     mean = ratio(metric, over.sum(-1), under.sum(-1))
@@ -92,10 +96,10 @@ def auc(
     out = []
     for fold in folds.unique():
         mine = folds == fold
-        first, second = (decision[:, mine & (labels == c)] for c in (0, 1))
-        if first.shape[1] and second.shape[1]:
-            apart = second[:, :, None] - first[:, None, :]
-            out.append(((apart > 0).double() + 0.5 * (apart == 0).double()).mean((1, 2)))
+        second = labels[mine] == 1
+        n, m = int((~second).sum()), int(second.sum())
+        if n and m:  # Mann-Whitney: how far up the ranks of the second class reach
+            out.append((ranks(decision[:, mine])[:, second].sum(-1) - m * (m + 1) / 2) / (n * m))
     return torch.stack(out).mean(0) if out else decision.new_full(decision.shape[:1], torch.nan)
 
 

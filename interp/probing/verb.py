@@ -85,8 +85,8 @@ def probe(
             fold; None: of three (ridge: five) strengths. Needs 3 folds.
         metric: ``"accuracy"``, ``"balanced_accuracy"`` or ``"r2"``: what intervals and controls
             speak of. None: accuracy for classes, R² for numbers.
-        shuffles: how many times labels are shuffled. Shuffled and control labels take the
-            strength chosen for the true ones.
+        shuffles: how many times labels are shuffled (documents swap theirs, where each has one).
+            Shuffled and control labels take the strength chosen for the true ones.
         controls: how many control tasks are drawn.
         seed: of folds, shuffles and control tasks.
         progress: show a bar; None shows one for many sites if a person can see it.

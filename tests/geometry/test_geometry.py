@@ -6,7 +6,7 @@ import torch
 from scipy.stats import spearmanr
 from sklearn import decomposition
 
-from interp import geometry
+from interp import figures, geometry
 from interp.errors import MetricError, ResultError
 
 
@@ -149,6 +149,7 @@ def test_rsa_is_spearman_of_distances():
     assert same(geometry.rsa(x, 5 * x @ rotation(6), distance="cosine"), 1.0)
 
 
+@pytest.mark.bad_input
 def test_rows_that_do_not_fit_are_refused():
     with pytest.raises(MetricError, match="row i of both being the same example"):
         geometry.cka(rows(5, 2), rows(6, 2))
@@ -203,6 +204,7 @@ def test_class_geometry_keeps_under_rotation_scale_and_shift():
     assert float(one.equinorm) > 0.01
 
 
+@pytest.mark.bad_input
 def test_classes_that_do_not_fit_are_refused():
     x, labels, corners = simplex()
     with pytest.raises(MetricError, match="rows of one class"):
@@ -217,9 +219,13 @@ def test_classes_that_do_not_fit_are_refused():
 
 def test_a_figure_has_a_colour_for_each_label():
     x, labels, _ = simplex(noise=0.1)
-    axes = geometry.pca(x).plot([f"class {i}" for i in labels], named=[(0, "first")]).axes[0]
+    seen = geometry.pca(x, 2)
+    names, (first, second) = [f"class {i}" for i in labels], seen.projections.T.tolist()
+    axis = dict(zip(("x_name", "y_name"), seen.names(), strict=True))
+    figure = figures.points(first, second, labels=names, named=[(0, "first")], title="t", **axis)
+    axes = figure.axes[0]
     assert [group.get_label() for group in axes.collections] == [f"class {i}" for i in range(4)]
     assert [text.get_text() for text in axes.texts] == ["first"]
     assert axes.get_xlabel().startswith("component 1 (")
     with pytest.raises(ResultError, match="3 labels of 3 kinds for 20 points"):
-        geometry.pca(x).plot(["a", "b", "c"])
+        figures.points(first, second, labels=["a", "b", "c"], title="t", **axis)

@@ -283,5 +283,10 @@ def test_similarity_is_saved_shown_and_refuses(tmp_path):
     assert image.get_clim() == (0, 1)
     with pytest.raises(PromptError, match="hold 8 and 7 examples"):
         similarity(model, model, ids, positions=-1, other_inputs=ids[:7])
+
+
+@pytest.mark.bad_input
+def test_unknown_methods_are_refused():
+    model, ids = tiny_model(), tiny.tokens(8, 5)
     with pytest.raises(MetricError, match="expected one of cka"):
         similarity(model, None, ids, method="svcca")
