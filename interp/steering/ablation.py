@@ -19,24 +19,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.errors import PromptError, ResultError, RunError, SiteError, nearest
+from interp.errors import PromptError, RunError, nearest
 from interp.metrics import Metric
 from interp.models.model import Model
-from interp.patching.cells import Positions, Sites, members
+from interp.patching.cells import Positions, Sites
 from interp.patching.result import PatchResult
 from interp.patching.run import Engine
 from interp.patching.verb import patch
 from interp.prompts.prompts import Prompts
 from interp.runs.execute import execute
-from interp.runs.plan import resolve
-from interp.sites import ALL, Site
 from interp.token_batch import TokenBatch
 
-__all__ = ["ablate", "asked_of", "chance", "default_metric", "random_ablation"]
+__all__ = ["Inputs", "ablate", "asked_of", "default_metric"]
 
 Method = Literal["mean", "resample", "zero", "noise"]
 Inputs = Prompts | str | Sequence[str] | Int[Tensor, "prompt pos"]
@@ -101,85 +98,6 @@ def ablate(
         positions=positions, window=window, seed=seed, batch=batch, engine=engine, resume=resume,
         progress=progress,
     )  # fmt: skip
-
-
-def random_ablation(
-    model: Model,
-    prompts: Inputs,
-    sites: int | str,
-    *,
-    draws: int = 50,
-    pool: str | Site | Sequence[str | Site] = "L*.H*.z",
-    same_layers: bool = False,
-    seed: int = 0,
-    **options: Any,
-) -> PatchResult:
-    """The control of an ablation: random sets of as many sites, ablated in the same way.
-
-    The axis ``site`` of the result names each set. :func:`chance` compares a set of your own.
-
-    >>> null = interp.random_ablation(model, prompts, "L1.H0.z + L2.H3.z")  # doctest: +SKIP
-
-    Args:
-        sites: how many sites a set has, or a group such as ``"L1.H0.z + L2.H3.z"`` to match.
-        draws: how many sets; sets may repeat, and may be the group itself, as in any
-            permutation test.
-        pool: what is drawn from: heads or neurons by wildcard, or a list of sites.
-        same_layers: draw for each site of the group another (or itself) of its own layer.
-        seed: of the draws, and of ``resample`` and ``noise``.
-        options: of :func:`ablate`: ``method``, ``reference``, ``metric``, ``positions``, ...
-
-    Raises:
-        RunError: no draws, or ``same_layers`` without a group.
-        SiteError: the pool has fewer sites than a set (or than a layer needs).
-    """
-    if isinstance(draws, bool) or not hasattr(draws, "__index__") or draws < 1:
-        raise RunError(f"draws={draws!r}; expected a number of random sets, at least 1.")
-    every = _pool(model, pool)
-    layers = _layers(model, sites, every, same_layers=same_layers)
-    generator = torch.Generator().manual_seed(seed)
-    sets = [_draw(every, layers, generator) for _ in range(draws)]
-    return ablate(model, prompts, sets, seed=seed, **options)
-
-
-def chance(result: PatchResult, null: PatchResult) -> float:
-    """How often a random set moves the metric at least as far: a permutation p-value.
-
-    ``(1 + number of random sets with |effect| ≥ the set's) / (1 + number of random sets)``
-    (Phipson & Smyth 2010), so never 0; with 50 draws at least .02.
-
-    Args:
-        result: an ablation of one cell.
-        null: :func:`random_ablation` of the same prompts, metric and method.
-
-    Raises:
-        ResultError: several cells, unfinished ones, or results that cannot be compared.
-    """
-    if result.values.numel() != 1 or not bool(result.done.all() and null.done.all()):
-        raise ResultError(
-            f"chance() compares one finished cell with finished random sets; given {result!r} and "
-            f"{null!r}. Pick a cell with result.select(...)."
-        )
-    for word in ("metric", "direction"):
-        if getattr(result, word) != getattr(null, word):
-            raise ResultError(
-                f"these results differ in {word}: {getattr(result, word)!r} and "
-                f"{getattr(null, word)!r}. Run both alike."
-            )
-    same = ("source", "reference", "positions")
-    ours, theirs = result.provenance, null.provenance
-    if (
-        ours.prompts_hash != theirs.prompts_hash
-        or ours.weights_hash != theirs.weights_hash
-        or any(ours.call.get(word) != theirs.call.get(word) for word in same)
-    ):
-        raise ResultError(
-            "these results are of other prompts, another model or another method: ablate the set "
-            "and draw the random ones with the same arguments."
-        )
-    effect = (result.values.flatten() - result.clean.mean()).abs()
-    random = (null.values.flatten() - null.clean.mean()).abs()
-    return float((1 + (random >= effect - 1e-6).sum()) / (1 + len(random)))
 
 
 def asked_of(model: Model, given: Any, answers: Any, foils: Any) -> Prompts:
@@ -262,53 +180,3 @@ def _method(method: str | None, reference: Any, prompts: Prompts) -> Method:
             "positions for a mean ablation, or method='zero'."
         )
     return chosen  # type: ignore[return-value]
-
-
-def _pool(model: Model, pool: str | Site | Sequence[str | Site]) -> list[Site]:
-    """Single sites: wildcards over layers, heads and neurons written out."""
-    found: dict[Site, None] = {}
-    for site in resolve(model.anatomy, pool):
-        if site.head is not None or site.kind.headed:
-            count = model.n_kv_heads if "kv_head" in site.kind.axes else model.n_heads
-            found |= {site.at(head=n): None for n in (site.head or ALL).expand(count, "head")}
-        elif site.unit is not None:
-            count = model.anatomy.d_mlp or 0
-            found |= {site.at(unit=n): None for n in site.unit.expand(count, "neuron")}
-        else:
-            found[site] = None
-    return list(found)
-
-
-def _layers(
-    model: Model, sites: int | str, pool: Sequence[Site], *, same_layers: bool
-) -> list[str | None]:
-    """For each member of a set the layer it is drawn from; None: any."""
-    if isinstance(sites, str | Site):
-        group = members(sites)
-        own = [one for site in group for one in _pool(model, [site])]
-        layers = [_layer(site) if same_layers else None for site in own]
-    elif isinstance(sites, bool) or not hasattr(sites, "__index__") or sites < 1:
-        raise RunError(f"sites={sites!r}; expected a number of sites, or a group such as 'A + B'.")
-    elif same_layers:
-        raise RunError("same_layers=True needs the group to match, such as 'L1.H0.z + L2.H3.z'.")
-    else:
-        layers = [None] * sites
-    for layer in set(layers):
-        have = sum(layer is None or _layer(site) == layer for site in pool)
-        if have < layers.count(layer):
-            where = "the pool" if layer is None else f"layer {layer} of the pool"
-            raise SiteError(f"{where} has {have} sites, and a set takes {layers.count(layer)}.")
-    return layers
-
-
-def _layer(site: Site) -> str | None:
-    return None if site.layer is None else site.layer.text
-
-
-def _draw(pool: Sequence[Site], layers: Sequence[str | None], generator: torch.Generator) -> str:
-    """A random group, without repetition."""
-    chosen: set[Site] = set()
-    for layer in layers:
-        free = [s for s in pool if s not in chosen and (layer is None or _layer(s) == layer)]
-        chosen.add(free[int(torch.randint(len(free), (), generator=generator))])
-    return " + ".join(str(site) for site in pool if site in chosen)

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.errors import PromptError, RunError, SiteError
@@ -36,7 +36,7 @@ from interp.token_batch import TokenBatch
 __all__ = ["steering_vector"]
 
 Method = Literal["mean_difference", "pca"]
-Columns = dict[str, Int[Tensor, " prompt"]]
+Columns = dict[str, Tensor]  # of each name, a column for each prompt
 _CHUNK = 64  # prompts at a time: no more than one chunk's activations is ever held
 
 

@@ -19,7 +19,7 @@ _MOST = 8  # panels in a row
 
 
 def dose_response(
-    strengths: Sequence[float],
+    strengths: Sequence[int | float],
     sites: Sequence[str],
     values: Float[Tensor, "site strength"],
     interval: tuple[Float[Tensor, "site strength"], Float[Tensor, "site strength"]],
@@ -62,7 +62,7 @@ def dose_response(
         grid[0][0].set_ylabel(wrapped(unit, 1.6))
         if side is not None:
             grid[1][0].set_ylabel(wrapped("KL on neutral text (nats)", 1.4))
-        handles, labels = grid[0][0].get_legend_handles_labels()
+        handles, labels = (list(reversed(part)) for part in grid[0][0].get_legend_handles_labels())
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
         figure.suptitle(wrapped(title, width), fontweight="bold", fontsize=10)
     return figure
@@ -70,7 +70,7 @@ def dose_response(
 
 def _curve(
     axes: Axes,
-    strengths: Sequence[float],
+    strengths: Sequence[int | float],
     values: Float[Tensor, " strength"],
     control: Float[Tensor, "draw strength"],
     interval: tuple[Tensor, Tensor] | None,
@@ -79,7 +79,7 @@ def _curve(
     if len(control):
         low, high = control.amin(0).tolist(), control.amax(0).tolist()
         axes.fill_between(x, low, high, color=_NULL, alpha=0.3, linewidth=0,
-                          label=f"{len(control)} random vectors")  # fmt: skip
+                          label=f"range of {len(control)} random vectors")  # fmt: skip
         axes.plot(x, control.mean(0).tolist(), color=_NULL, linewidth=1)
     if interval is not None:
         low, high = interval[0].tolist(), interval[1].tolist()

@@ -50,7 +50,7 @@ def steer(
     model: Model,
     prompts: Any,
     vector: SteeringVector,
-    strengths: Sequence[float] = _STRENGTHS,
+    strengths: Sequence[int | float] = _STRENGTHS,
     *,
     metric: str | Metric | Callable[..., Tensor] | None = None,
     position: int | str | Sequence[int | str] | None = None,
@@ -139,7 +139,7 @@ def steer(
     )  # fmt: skip
 
 
-def _doses(strengths: Sequence[float]) -> tuple[float, ...]:
+def _doses(strengths: Sequence[int | float]) -> tuple[float, ...]:
     """At least two different finite strengths, in ascending order."""
     try:
         doses = tuple(sorted({float(s) for s in strengths}))
@@ -209,5 +209,6 @@ def _kl(
     batch: TokenBatch,
 ) -> Float[Tensor, " prompt"]:
     """Mean KL(plain ‖ edited) over each prompt's real tokens."""
-    kl = scores.kl(edited.float(), None, None, plain.float())
+    flat = scores.kl(edited.float().flatten(0, 1), None, None, plain.float().flatten(0, 1))
+    kl = flat.view_as(batch.ids)
     return torch.where(batch.mask, kl, torch.zeros_like(kl)).sum(-1) / batch.n_real

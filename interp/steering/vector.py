@@ -92,7 +92,7 @@ class SteeringVector:
 
     def edit(
         self,
-        strength: float = 1.0,
+        strength: int | float = 1.0,
         *,
         position: int | str | Sequence[int | str] | None = None,
         start: int | str | None = None,

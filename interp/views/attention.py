@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -71,8 +70,8 @@ def attention_html(
 
 def _checked(
     tokens: Sequence[str], patterns: Tensor, names: Sequence[str], lengths: Tensor | None
-) -> np.ndarray[Any, Any]:
-    """The patterns as numbers on the CPU."""
+) -> Float[Tensor, "head query key"]:
+    """The patterns in float32 on the CPU."""
     expected = [len(names), len(tokens), len(tokens)]
     if list(patterns.shape) != expected or not all(expected):
         raise ResultError(
@@ -95,7 +94,7 @@ def _checked(
             "[head, query, key] with nothing after the query. Are the axes the right way round?"
         )
     _check_size(len(names), len(tokens))
-    return shares.numpy()
+    return shares
 
 
 def _check_size(heads: int, tokens: int) -> None:
@@ -112,11 +111,11 @@ def _check_size(heads: int, tokens: int) -> None:
         warn(f"a view of {size / 1e6:.0f} MB takes a while to open. {advice}")
 
 
-def _encoded(shares: np.ndarray[Any, Any]) -> list[str]:
+def _encoded(shares: Float[Tensor, "head query key"]) -> list[str]:
     """For each head the lower triangle in thousandths, two base-64 digits each, row by row."""
     lower = np.tril_indices(shares.shape[-1])
     out = []
-    for pattern in shares:
+    for pattern in shares.numpy():
         thousandths = np.rint(pattern[lower] * 1000).astype(np.int64)
         pairs = np.stack([_DIGITS[thousandths // 64], _DIGITS[thousandths % 64]], -1)
         out.append(pairs.tobytes().decode("ascii"))
@@ -136,8 +135,8 @@ def _json(data: Any) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _most_attended(tokens: Sequence[str], shares: Any) -> list[tuple[str, float]]:
-    order = torch.as_tensor(shares).sort(descending=True, stable=True)
+def _most_attended(tokens: Sequence[str], shares: Float[Tensor, " key"]) -> list[tuple[str, float]]:
+    order = shares.sort(descending=True, stable=True)
     best = zip(order.indices[:3].tolist(), order.values[:3].tolist(), strict=True)
     return [(repr(tokens[key]), share) for key, share in best]
 

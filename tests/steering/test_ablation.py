@@ -6,7 +6,8 @@ import torch
 import interp
 from interp.errors import MetricError, PromptError, ResultError, RunError, SiteError
 from interp.patching.result import PatchResult
-from interp.steering.ablation import ablate, chance, random_ablation
+from interp.steering.ablation import ablate
+from interp.steering.random_sets import chance, random_ablation
 from tests import tiny
 
 

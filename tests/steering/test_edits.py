@@ -54,6 +54,16 @@ def test_projecting_out_of_all_writes_equals_weights_that_cannot_write_it(family
         assert not torch.allclose(edited, hf(ids).logits, atol=1e-2)
 
 
+def test_projecting_out_is_a_source_of_a_sweep(model):
+    prompts = model.prompts(tiny.tokens(3, 6), answers=[5, 6, 7], foils=[8, 9, 10])
+    sweep = interp.patch(
+        model, prompts, "L*.resid_pre", source=ProjectOut(vector()), positions="all"
+    )
+    run = model.run(prompts, edit={"L1.resid_pre": ProjectOut(vector())})
+    score = interp.metrics.evaluate("logit_diff", run.logits, prompts)
+    assert torch.allclose(sweep.per_prompt[1], score, atol=1e-5)
+
+
 @pytest.mark.parametrize("pad", ["right", "left"])
 def test_adding_from_a_position_counts_real_tokens(model, pad):
     rows = [[5, 6, 7, 8, 9, 10], [11, 12, 13]]

@@ -66,6 +66,7 @@ def test_without_javascript_a_table_says_where_heads_look():
     )
 
 
+@pytest.mark.bad_input
 def test_what_is_refused():
     tokens, names = ["a", "b"], ["L0.H0"]
     with pytest.raises(ResultError, match=r"expected \[1, 2, 2\]"):
