@@ -65,4 +65,4 @@ class AttentionView:
         beside = 68 * columns + matrix < 840  # a notebook's cell is about that wide
         text = min(30 * (1 + sum(map(len, self.tokens)) // 90), 230)
         pair = max(heads, matrix) if beside else heads + matrix
-        return framed(self.html(), height=200 + text + pair)
+        return framed(self.html(), height=180 + text + pair)

@@ -143,7 +143,7 @@ def _most_attended(tokens: Sequence[str], shares: Float[Tensor, " key"]) -> list
 
 def side_of(tokens: int) -> int:
     """Width of a cell of the matrix, in CSS pixels."""
-    return 20 if tokens <= 24 else max(1 if tokens > 500 else 2, 480 // tokens)
+    return min(34, max(1 if tokens > 500 else 2, 480 // tokens))
 
 
 def across(names: Sequence[str]) -> int:
