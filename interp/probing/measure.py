@@ -60,14 +60,15 @@ def _one(
         study.metric, *(torch.from_numpy(v) for v in (found.predicted, every, study.folds))
     )
     split = len(study.targets)
-    return found, scored[1:split], scored[split:], seen(types, study.folds)
+    control = scored.new_full((study.controls,), torch.nan)  # one word type everywhere: no task
+    control[: len(drawn)] = scored[split:]
+    return found, scored[1:split], control, seen(types, study.folds)
 
 
 def _assemble(
     fits: Mapping[str, tuple[CrossFit, Tensor, Tensor, float]],
     shapes: Mapping[str, tuple[int, ...]], study: Study, positions: str, provenance: Provenance,
 ) -> ProbeResult:  # fmt: skip
-    draws = min(len(control) for _, _, control, _ in fits.values())
     weights = []
     for name, (found, *_) in fits.items():
         w = torch.from_numpy(found.whole.weight).float()
@@ -86,7 +87,7 @@ def _assemble(
         ),
         decision=torch.stack([torch.from_numpy(f.decision).float() for f, *_ in fits.values()]),
         null=torch.stack([null.float() for _, null, _, _ in fits.values()]),
-        control=torch.stack([control[:draws].float() for _, _, control, _ in fits.values()]),
+        control=torch.stack([control.float() for _, _, control, _ in fits.values()]),
         seen=torch.tensor([share for *_, share in fits.values()]),
         direction_l2=torch.tensor([f.whole_l2 for f, *_ in fits.values()]),
         l2=torch.stack([torch.from_numpy(f.l2).float() for f, *_ in fits.values()]),

@@ -84,7 +84,7 @@ def _curve(
         label = f"shuffled labels ({result.null.shape[1]}, range)"
         curves[label] = result.null.mean(1).tolist()
         bands[label] = (result.null.min(1).values.tolist(), result.null.max(1).values.tolist())
-    if result.control.shape[1]:
+    if result.control.isfinite().any():
         curves["control task"] = result.control.mean(1).tolist()
     curves["majority class" if result.classes else "mean"] = [result.baseline] * len(steps)
     return lines(

@@ -41,7 +41,8 @@ class ProbeResult:
         decision: of two classes the log-odds of the second; of more the score of the class
             predicted; of real labels the prediction.
         null: the score under shuffled labels, the same shuffles at each site.
-        control: the score on control tasks (a random label for each word type).
+        control: the score on control tasks (a random label for each word type); NaN where all
+            examples are of one type.
         seen: share of examples whose word type the probe had met in training: where it is
             small, the control task is beyond any probe, and selectivity says no more than the null.
         l2: strength of the penalty in each fold.

@@ -173,6 +173,15 @@ def test_directions_have_the_activations_shape_and_names_of_either_kind():
     assert result.direction("L1.mlp_post.N7").shape == (3,)
 
 
+def test_one_word_type_is_no_control_task_and_others_keep_theirs():
+    ids = tiny.tokens(12, 6)
+    ids[:, -1] = 5
+    result = probe(tiny_model(), ids, [0, 1] * 6, ["L1.resid_pre@0", "L1.resid_pre"], kind="mean",
+                   shuffles=0, controls=2)  # fmt: skip
+    assert result.selectivity().isnan().tolist() == [False, True]
+    assert result.p_values().isnan().all()
+
+
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
