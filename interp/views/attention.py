@@ -143,7 +143,8 @@ def _most_attended(tokens: Sequence[str], shares: Float[Tensor, " key"]) -> list
 
 def side_of(tokens: int) -> int:
     """Width of a cell of the matrix, in CSS pixels."""
-    return min(34, max(1 if tokens > 500 else 2, 480 // tokens))
+    least = 1 if tokens > 500 else 2  # below 11 pixels tokens are not written beside it
+    return max(least, min(20, 480 // tokens), min(30, 340 // tokens))
 
 
 def across(names: Sequence[str]) -> int:
