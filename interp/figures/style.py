@@ -52,7 +52,9 @@ def wrapped(text: str, inches: float, *, per_inch: float = 13.0) -> str:
 def canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     """A sheet with one pair of axes."""
     with sheet(width, height) as figure:
-        yield figure, figure.subplots()
+        axes = figure.subplots()
+        axes.tick_params(labelsize=8)  # said outright, else other ticks are drawn than laid out
+        yield figure, axes
 
 
 @contextmanager
@@ -65,8 +67,7 @@ def sheet(width: float, height: float) -> Iterator[Figure]:
         figure = plt.figure(figsize=(width, height), layout="constrained")
         try:
             yield figure
-            for _ in range(2):  # the first can change which ticks there are, and how wide
-                figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
+            figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
             figure.set_layout_engine("none")  # else each drawing moves it a little
         finally:
             plt.close(figure)

@@ -102,13 +102,14 @@ class Circuit:
         """The ``n`` largest entries: a full circuit has too many to list."""
         return self.top(n)
 
-    def plot(self, tokens: Sequence[str | int] | None = None, *, n: int = 16,
+    def plot(self, tokens: Sequence[str | int] | None = None, *, n: int = 12,
              title: str | None = None) -> Figure:  # fmt: skip
         """A heat map between some tokens: those given, or the ends of the largest entries.
 
         Args:
-            tokens: texts or numbers of rows and columns alike; None takes the rows and columns of
-                the ``n`` largest entries (of positions: the first 48).
+            tokens: texts or numbers of rows and columns alike; None takes ``n`` rows and columns:
+                those of the largest entry, of the largest in other rows and columns than that,
+                and so on (of positions: the first 48).
         """
         from interp.figures import heatmap
 
@@ -118,10 +119,10 @@ class Circuit:
         elif self.kind == "positions":
             rows = columns = list(range(min(48, len(self.rows))))
         else:
-            where = self.matrix.top(n)[1].tolist()
-            rows = list(dict.fromkeys(i for i, _ in where))
-            columns = list(dict.fromkeys(j for _, j in where))
+            rows, columns = self._ends(n)
         row_name, column_name, unit = _WORDS[self.kind]
+        if self.kind == "qk" and self.provenance.call.get("centre"):
+            unit += " less the query's mean"
         return heatmap(
             self.matrix.entries(rows, columns),
             rows=[self.rows[i] for i in rows],
@@ -149,6 +150,16 @@ class Circuit:
         meta["provenance"] = Provenance(**meta["provenance"])
         meta["rows"], meta["columns"] = tuple(meta["rows"]), tuple(meta["columns"])
         return cls(matrix=Factored(**tensors), **meta)
+
+    def _ends(self, n: int) -> tuple[list[int], list[int]]:
+        """Rows and columns of the largest entries, each named once."""
+        rows: list[int] = []
+        columns: list[int] = []
+        for i, j in self.matrix.top(64 * n)[1].tolist():
+            if i not in rows and j not in columns and len(rows) < n:
+                rows.append(i)
+                columns.append(j)
+        return rows, columns
 
     @staticmethod
     def _index(token: str | int, labels: tuple[str, ...]) -> int:

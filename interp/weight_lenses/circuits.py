@@ -95,6 +95,7 @@ def qk_circuit(
     folded: bool = True,
     normalise: bool = True,
     biases: bool = True,
+    centre: bool = False,
 ) -> Circuit:
     """Attention scores (before softmax and any soft-cap) between each pair of tokens.
 
@@ -111,6 +112,8 @@ def qk_circuit(
             those, by its own scale.
         biases: add b_Q to queries and b_K to keys (they are in proportion only to rows that are
             normalised).
+        centre: less each query's mean over all keys, which its pattern at one distance does not
+            see: entries of different queries can then be compared.
 
     Raises:
         ModelError: no such head, an offset where there are no rotary positions, or weights that
@@ -127,8 +130,11 @@ def qk_circuit(
     options = {"folded": folded, "normalise": normalise, "through_mlp0": through_mlp0}
     rows = _tokens(model, layer, start, **options)
     texts = token_texts(model) if start is None else tuple(map(str, range(len(start))))
+    matrix = _scores(model, layer, head, rows, offset or 0, biases=biases, **options)
+    if centre:
+        matrix = Factored(matrix.left, matrix.right - matrix.right.mean(-1, keepdim=True))
     return Circuit(
-        matrix=_scores(model, layer, head, rows, offset or 0, biases=biases, **options),
+        matrix=matrix,
         kind="qk",
         head=f"L{layer}.H{head}",
         rows=texts,
@@ -138,7 +144,7 @@ def qk_circuit(
         "embedding + MLP 0" if through_mlp0 else "embedding",
         provenance=Provenance.of(
             model, verb="qk_circuit", layer=layer, head=head, offset=offset, biases=biases,
-            **options,
+            centre=centre, **options,
         ),
     )  # fmt: skip
 

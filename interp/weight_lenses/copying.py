@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.models.folding import norm_before_attention
 from interp.models.model import Model
-from interp.progress import track
 from interp.results import Provenance, read_file, write_file
 from interp.weight_lenses.ends import read_through, tokens_in, unembedding
 from interp.weight_lenses.factored import copying_score
@@ -57,8 +56,8 @@ class CopyingScores:
             f"one of {self.null.shape[1]} random heads)"
         )
 
-    def beyond_null(self) -> Float[Tensor, "layer head"]:
-        """Which heads score above each random head of their layer (a boolean for each)."""
+    def beyond_null(self) -> Bool[Tensor, "layer head"]:
+        """Which heads score above every random head of their layer."""
         return self.values > self.null.max(-1, keepdim=True).values
 
     def to_frame(self) -> DataFrame:
@@ -135,16 +134,13 @@ def copying_scores(
     """
     rows = tokens_in(model, through_mlp0=through_mlp0)
     out = unembedding(model, folded=folded, centre=centre)
+    norm = None
+    if folded or normalise:  # every layer's norm centres and divides a token's row alike
+        norm = norm_before_attention(model.anatomy, model.anatomy.blocks[0])
+    core = out @ read_through(norm, rows, divide=normalise)  # from what is written to what is read
     generator = torch.Generator().manual_seed(seed)
     values, null = [], []
-    before, core = None, out  # layers mostly read tokens alike
-    for layer in track(range(model.n_layers), total=model.n_layers, what="layers", least=8):
-        norm = None
-        if folded or normalise:
-            norm = norm_before_attention(model.anatomy, model.anatomy.blocks[layer])
-        now = read_through(norm, rows, divide=normalise)
-        if before is None or not torch.equal(now, before):
-            before, core = now, out @ now  # from what is written to what is read
+    for layer in range(model.n_layers):
         maps = heads_of(model, layer, folded=folded)
         values.append(_scores(maps.o, core, maps.v))
         size = (controls, model.d_head, model.d_model)

@@ -50,6 +50,12 @@ def heads_of(model: Model, layer: int, *, folded: bool = True, qk_norms: bool = 
     Raises:
         ModelError: there is no such layer, or the family's weights cannot be viewed or folded.
     """
+    config: Any = model.anatomy.hf.config.get_text_config()
+    if folded and not getattr(config, "do_layer_norm_before", True):
+        raise ModelError(
+            f"this {model.anatomy.name} model normalises the residual stream itself behind every "
+            "branch, so heads have no direct paths to fold: use folded=False, normalise=False."
+        )
     weights = model.weights.folded() if folded else model.weights
     at, groups = weights.layer(layer), model.n_heads // model.n_kv_heads
     read = {name: _wide(getattr(at, name)) for name in ("W_Q", "W_K", "W_V", "b_Q", "b_K")}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.errors import ResultError
@@ -74,8 +74,8 @@ class NeuronMap:
             "sharply than 99% of random directions)"
         )
 
-    def beyond_null(self, level: float = 0.99) -> Tensor:
-        """Which neurons [layer, neuron] have a kurtosis above that quantile of random directions.
+    def beyond_null(self, level: float = 0.99) -> Bool[Tensor, "layer neuron"]:
+        """Which neurons have a kurtosis above that quantile of random directions.
 
         By chance a share of ``1 - level`` would.
         """

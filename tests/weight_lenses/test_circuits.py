@@ -198,6 +198,8 @@ def test_titles_state_the_offset():
     assert "content alone (offset 0)" in qk_circuit(model, 0, 1).title
     assert "key at offset 1" in qk_circuit(model, 0, 1, offset=1).title
     assert qk_circuit(load("gpt2"), 0, 1).offset is None
+    plain, centred = (qk_circuit(model, 0, 1, centre=c).matrix.dense() for c in (False, True))
+    assert torch.allclose(centred, plain - plain.mean(-1, keepdim=True), atol=1e-6)
     different = qk_circuit(model, 0, 1, 1).matrix.dense() - qk_circuit(model, 0, 1).matrix.dense()
     assert different.abs().max() > 1e-3
 
@@ -233,5 +235,11 @@ def test_errors_say_what_to_do():
         qk_circuit(load("gpt2"), 0, 0, offset=1)
     with pytest.raises(ModelError, match="has no W_pos"):
         qk_positions(load("llama"), 0, 0)
+    behind = interp.load(
+        tiny.build("opt", word_embed_proj_dim=20, do_layer_norm_before=False), check=False
+    )
+    with pytest.raises(ModelError, match="normalises the residual stream itself"):
+        ov_circuit(behind, 0, 0)
+    assert ov_circuit(behind, 0, 0, folded=False, normalise=False).matrix.shape == (120, 120)
     with pytest.raises(ResultError, match="no row or column 'zebra'"):
         ov_circuit(load("llama"), 0, 0).row("zebra")

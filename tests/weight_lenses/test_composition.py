@@ -95,6 +95,7 @@ def test_same_seed_same_bytes_and_files(tmp_path):
     assert "Q-composition" in axes.get_title()
 
 
+@pytest.mark.bad_input
 def test_errors():
     with pytest.raises(MetricError, match="kind 'o'; expected 'q', 'k' or 'v'"):
         composition(load("gpt2"), "o")

@@ -118,5 +118,7 @@ def test_names_are_tokens(model):
     sharpest = decode_neurons(model).top(1)
     site = f"L{sharpest.layer[0]}.mlp_post.N{sharpest.neuron[0]}"
     found = decode(model, site, top=3)
-    assert found.top_tokens[0][0] == sharpest.token[0] == model.to_str_tokens([sharpest.id[0]])[0]
+    assert (
+        found.top_tokens[0][0] == sharpest.token[0] == model.to_str_tokens([int(sharpest.id[0])])[0]
+    )
     assert len(ov_circuit(model, 1, 5).row(" Paris", 3)) == 3

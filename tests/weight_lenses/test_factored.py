@@ -75,6 +75,7 @@ def test_transformer_lens_says_the_same():
     assert torch.allclose(ours.eigenvalues().abs(), theirs, atol=1e-4)
 
 
+@pytest.mark.bad_input
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(MetricError, match=r"shapes \[2, 3\] and \[2, 3\]"):
         Factored(torch.ones(2, 3), torch.ones(2, 3))
