@@ -19,7 +19,7 @@ def scan(
     model: Annotated[str, typer.Option(help="'demo', 'random', a folder or a hub name.")] = "demo",
     answer: Annotated[str | None, typer.Option(help="The next token to explain.")] = None,
     foil: Annotated[str | None, typer.Option(help="A token to compare it with.")] = None,
-    draws: Annotated[int, typer.Option(help="Random contexts of the control.")] = 40,
+    draws: Annotated[int, typer.Option(help="Random contexts of the control.")] = 39,
     twin: Annotated[bool, typer.Option(help="Run the untrained twin too.")] = True,
     top: Annotated[int, typer.Option(min=1, help="Findings to print.")] = 15,
     seed: Seed = 0,

@@ -66,7 +66,7 @@ class Family:
         others = (draws * self.mean[:, None] - self.contexts) / (draws - 1)
         extremes = ((self.contexts - others) / self._deviation()[:, None]).abs().amax(0)
         beyond = (extremes >= self.t().abs()[:, None]).sum(-1)
-        return (1 + beyond) / (1 + draws)
+        return (1 + beyond).double() / (1 + draws)
 
     def survives(self) -> Bool[Tensor, " cell"]:
         """p at most :data:`LEVEL`, and an excess beyond anything that the untrained twin shows."""

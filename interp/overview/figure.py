@@ -37,7 +37,7 @@ def overview(scan: ScanResult) -> Figure:
         _lens(right, scan["lens"], scan.answer)
         left, right = rows[1].subplots(1, 2)
         _heads(left, scan["direct, heads"], "direct, by head (logits)", rows[1])
-        _heads(right, scan["ablation"], "at its mean: log P (nats)", rows[1])
+        _heads(right, scan["ablation"], "at its mean, at the end: log P (nats)", rows[1])
         _positions(rows[2].subplots(), scan["position"])
         _attention(rows[3].subplots(), scan, rows[3])
         figure.suptitle(title, fontsize=10, fontweight="bold")

@@ -4,7 +4,7 @@
     lens         the log-probability of the answer read from each layer at the end
     attention    where each head looks from the end
     position     the change of log P(own top token) when one token's embedding is noised
-    ablation     the same when one head or MLP is put to its mean over the contexts, everywhere
+    ablation     the same when one head or MLP is put, at the end, to its mean over the contexts
 
 The first three ask about the prompt's answer in every context; the last two ask each context about
 its own top token, so that they show what a change does in any prompt.
@@ -21,19 +21,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.direct.verb import logit_attribution
-from interp.lenses.logit_lens import lens
 from interp.models.model import Model
 from interp.patching.verb import patch
 from interp.prompts.prompts import Prompts
 from interp.runs.edits import Noise
 from interp.runs.execute import execute
 from interp.steering.ablation import ablate
+from interp.taps.unembed import unembed
 
 __all__ = ["NOISE", "Scores", "Setting", "measurements"]
 
 #: Noise on a token, in standard deviations of the prompt's embeddings (Meng et al. 2022).
 NOISE: Final = 3.0
-_NOISES: Final = 3  # draws of it, averaged
+_NOISES: Final = 2  # draws of it, averaged
+_ROOM: Final = 2**28  # bytes of patterns held at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,23 +99,40 @@ def _direct(setting: Setting, by: str) -> Scores:
     return Scores("logits", names, found.per_prompt[keep].cpu().float())
 
 
+@torch.no_grad()
 def _lens(setting: Setting) -> Scores:
-    found = lens(setting.model, setting.asked, top=1)
-    assert found.answer_prob is not None  # every row has an answer
-    before = [f"before {name}" if name.startswith("L") else name for name in found.layers]
-    return Scores("nats", tuple(before), found.answer_prob.clamp(min=1e-30).log().cpu().float())
+    """The last position of each layer through the final norm and the unembedding."""
+    model, tokens = setting.model, setting.asked.clean.to(setting.model.device)
+    sites = [f"L{layer}.resid_pre" for layer in range(model.n_layers)]
+    sites.append(f"L{model.n_layers - 1}.resid_post")
+    run = execute(model.anatomy, tokens, save=sites, logits="none")
+    assert setting.asked.answers is not None  # every row has the prompt's
+    answers = setting.asked.answers.to(model.device)
+    logs = [
+        unembed(model.anatomy, run.cache[site][:, -1]).float().log_softmax(-1).gather(1, answers)
+        for site in sites
+    ]
+    names = [*(f"before L{layer}" for layer in range(model.n_layers)), "out"]
+    return Scores("nats", tuple(names), torch.cat(logs, 1).T.cpu())
 
 
 @torch.no_grad()
 def _attention(setting: Setting) -> Scores:
     model, tokens = setting.model, setting.asked.clean.to(setting.model.device)
-    cells, values = [], []
-    for layer in range(model.n_layers):  # a layer at a time: patterns grow with the square
-        site = f"L{layer}.pattern"
-        run = execute(model.anatomy, tokens, save=site, logits="none")
-        values.append(run.cache[site][:, :, -1].float().cpu().permute(1, 2, 0).flatten(0, 1))
-        cells += [f"L{layer}.H{h} → {word}" for h in range(model.n_heads) for word in setting.words]
-    return Scores("attention", tuple(cells), torch.cat(values))
+    layers, held = (
+        range(model.n_layers),
+        4 * model.n_heads * tokens.ids.numel() * len(setting.words),
+    )
+    step = max(1, _ROOM // held)  # a run for as many layers as may be held
+    values = []
+    for low in range(0, len(layers), step):
+        sites = [f"L{layer}.pattern" for layer in layers[low : low + step]]
+        run = execute(model.anatomy, tokens, save=sites, logits="none")
+        ends = [run.cache[site][:, :, -1].float().cpu() for site in sites]
+        values += [end.permute(1, 2, 0).flatten(0, 1) for end in ends]
+    heads = [f"L{layer}.H{head}" for layer in layers for head in range(model.n_heads)]
+    cells = tuple(f"{head} → {word}" for head in heads for word in setting.words)
+    return Scores("attention", cells, torch.cat(values))
 
 
 def _positions(setting: Setting, seed: int) -> Scores:
@@ -140,7 +158,7 @@ def _ablation(setting: Setting) -> Scores:
     for site in ("L*.H*.z", "L*.mlp_out"):
         sweep = ablate(
             setting.model, setting.own, site, method="mean", reference=reference,
-            metric="log_prob", positions="all", progress=False,
+            metric="log_prob", positions="END", progress=False,
         )  # fmt: skip
         effects = (sweep.per_prompt - sweep.clean).float()
         values.append(effects.flatten(0, -2))

@@ -27,7 +27,7 @@ _SAID: Final = {
     "lens": "read from the stream {cell}, log P({answer}) is {score:.2f}",
     "attention": "{cell}: {score:.2f} of its attention from the end",
     "position": "noise on {cell} changes log P by {score:+.2f}",
-    "ablation": "without {cell} (at its mean) log P changes by {score:+.2f}",
+    "ablation": "without {cell} at the end (at its mean) log P changes by {score:+.2f}",
 }
 
 

@@ -3,7 +3,7 @@
 1. What the model predicts.
 2. Who writes the answer (direct logit attribution by component and by head), what each layer would
    say (logit lens), where heads look from the end, which tokens matter (noise on each), which heads
-   and MLPs matter (each put to its mean).
+   and MLPs matter at the end (each put to its mean).
 3. The same on random contexts, the prompt with other words, and on an untrained twin. A finding
    is what goes further than any cell of its family does on 95% of the contexts, and further than
    the twin does anywhere.
@@ -32,6 +32,7 @@ from interp.results import Provenance
 __all__ = ["scan"]
 
 _HEADS = 6  # patterns that are shown
+_FEWEST = 19  # random contexts, of the twin and at least
 
 
 @torch.no_grad()
@@ -42,7 +43,7 @@ def scan(
     answer: str | int | None = None,
     foil: str | int | None = None,
     top: int = 5,
-    draws: int = 40,
+    draws: int = 39,
     twin: Model | bool = True,
     seed: int = 0,
     progress: bool | None = None,
@@ -58,7 +59,8 @@ def scan(
         foil: a token whose logit is subtracted in the direct attribution; None: none.
         top: predictions kept.
         draws: random contexts of the control, at least 19.
-        twin: run the untrained twin too (memory for a second model), or a model to take for it.
+        twin: run the untrained twin too, on 19 contexts (memory for a second model), or a model to
+            take for it.
         seed: of the contexts, the noise and the twin.
 
     Raises:
@@ -75,15 +77,19 @@ def scan(
         raise PromptError(f"answer and foil are both {_text(model, said)!r}: give another foil.")
     words = [f"{i} {_text(model, token).strip()}" for i, token in enumerate(ids.tolist())]
     untrained = model.random_twin(seed + 1) if twin is True else twin or None
-    sides = [(who, Setting.of(who, rows, said, other, words)) for who in (untrained, model) if who]
-    steps = [(who, name, run) for who, s in sides for name, run in measurements(s, seed).items()]
+    steps = [
+        (who, name, run)
+        for who, some in ((untrained, rows[: 1 + _FEWEST]), (model, rows))
+        if who is not None
+        for name, run in measurements(Setting.of(who, some, said, other, words), seed).items()
+    ]
     largest: dict[str, float] = {}
     families = []
     for who, name, run in track(steps, total=len(steps), what="scanning", show=progress, least=1):
         found = run()
         family = Family(
-            name, found.unit, found.cells, found.values[:, 0], found.values[:, 1:],
-            largest.get(name),
+            name, found.unit, found.cells, found.values[:, 0].clone(),
+            found.values[:, 1:].contiguous(),            largest.get(name),
         )  # fmt: skip
         if who is model:
             families.append(family)

@@ -77,13 +77,13 @@ def test_an_untrained_model_has_no_findings(model):
 def test_random_words_tell_next_to_nothing_about_attention_or_positions(model):
     """The families that do not ask about the prompt's own answer keep their level."""
     spoke = []
-    for seed in range(8):
+    for seed in range(10):
         draw = torch.Generator().manual_seed(seed)
         words = torch.randint(20, 800, (1, 7), generator=draw)
         prompt = torch.cat([model.to_tokens("The")[:, :1], words], 1)
-        result = scan(model, prompt, twin=False, draws=20)
+        result = scan(model, prompt, twin=False, draws=39)
         spoke += [bool(result[name].survives().any()) for name in ("attention", "ablation")]
-    assert sum(spoke) <= 4  # of 16, at 5%
+    assert sum(spoke) <= 4  # of 20, at 5%
 
 
 def test_the_same_seed_gives_the_same_scan(model, found):
