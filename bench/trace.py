@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from machine import described, timed
 from report import seconds, spread
+from rich.console import Console
 from settings import SHAPES, Setting, setting
 
 import interp
@@ -124,7 +125,7 @@ def measure(setting: Setting, repeats: int, n: int) -> list[str]:
         times[0].append(timed(ours, device)[0])
         chosen = random.Random(turn + 1).sample(cells, min(n, len(cells)))
         for side, into in zip(sides, times[1:], strict=True):
-            took, _ = timed(lambda side=side: side.values(chosen), device)
+            took, _ = timed(lambda side=side, some=chosen: side.values(some), device)
             into.append(took * len(cells) / len(chosen))
     ratios = [[t / o for t, o in zip(side, times[0], strict=True)] for side in times[1:]]
     share = found.work["block_positions"] / found.work["plain_block_positions"]
@@ -158,8 +159,10 @@ def main() -> None:
     facts = described(torch.device(options.device), 1)
     lines = [HEAD, ["---"] + ["--:"] * (len(HEAD) - 1), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    text = f"`{facts.pop('command')}`\n\n{', '.join(f'{k} {v}' for k, v in facts.items())}\n\n{table}"
-    print(text)
+    text = (
+        f"`{facts.pop('command')}`\n\n{', '.join(f'{k} {v}' for k, v in facts.items())}\n\n{table}"
+    )
+    Console(width=250, highlight=False).print(text, soft_wrap=True)
     if options.update_readme:
         before, _, rest = README.read_text().partition(BEGIN)
         README.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}")

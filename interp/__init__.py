@@ -36,6 +36,16 @@ _PUBLIC = {
     "lens": "interp.lenses.logit_lens",
     "attention": "interp.lenses.attention",
     "head_scores": "interp.discovery.heads",
+    "logit_attribution": "interp.direct.verb",
+    "decompose": "interp.direct.decompose",
+    "tune_lens": "interp.lenses.tune",
+    "ablate": "interp.steering.ablation",
+    "random_ablation": "interp.steering.random_sets",
+    "steering_vector": "interp.steering.contrast",
+    "steer": "interp.steering.steer",
+    "probe": "interp.probing.verb",
+    "probe_features": "interp.probing.verb",
+    "similarity": "interp.probing.similarity",
     # nouns
     "Model": "interp.models.model",
     "Site": "interp.sites",
@@ -48,45 +58,71 @@ _PUBLIC = {
     "TraceResult": "interp.tracing.result",
     "AttributionResult": "interp.attribution.result",
     "Comparison": "interp.attribution.comparison",
-    "LensResult": "interp.lenses.logit_lens",
+    "LensResult": "interp.lenses.result",
     "AttentionResult": "interp.lenses.attention",
     "HeadScores": "interp.discovery.heads",
     "ScanResult": "interp.overview.result",
+    "LogitAttribution": "interp.direct.result",
+    "Decomposition": "interp.runs.cache",
+    "TunedLens": "interp.lenses.tuned_lens",
+    "SteeringVector": "interp.steering.vector",
+    "SteeringResult": "interp.steering.result",
+    "ProbeResult": "interp.probing.result",
+    "Similarity": "interp.probing.similarity",
     # edits
     "Replace": "interp.runs.edits",
     "Add": "interp.runs.edits",
     "Scale": "interp.runs.edits",
     "Zero": "interp.runs.edits",
     "Noise": "interp.runs.edits",
+    "ProjectOut": "interp.steering.edits",
+    "AddFrom": "interp.steering.edits",
 }
 #: Public modules.
-_MODULES = ("prompts", "metrics", "errors", "figures")
+_MODULES = (
+    "prompts", "metrics", "errors", "figures", "weight_lenses", "editing", "geometry", "views",
+)  # fmt: skip
 
 __all__ = [*_PUBLIC, *_MODULES, "__version__"]
 
 if TYPE_CHECKING:
+    from interp import editing as editing
     from interp import errors as errors
     from interp import figures as figures
+    from interp import geometry as geometry
     from interp import metrics as metrics
     from interp import prompts as prompts
+    from interp import views as views
+    from interp import weight_lenses as weight_lenses
     from interp.attribution.comparison import Comparison as Comparison
     from interp.attribution.comparison import compare as compare
     from interp.attribution.result import AttributionResult as AttributionResult
     from interp.attribution.verb import attribute as attribute
+    from interp.direct.decompose import decompose as decompose
+    from interp.direct.result import LogitAttribution as LogitAttribution
+    from interp.direct.verb import logit_attribution as logit_attribution
     from interp.discovery.heads import HeadScores as HeadScores
     from interp.discovery.heads import head_scores as head_scores
     from interp.lenses.attention import AttentionResult as AttentionResult
     from interp.lenses.attention import attention as attention
     from interp.lenses.logit_lens import LensResult as LensResult
     from interp.lenses.logit_lens import lens as lens
+    from interp.lenses.tune import tune_lens as tune_lens
+    from interp.lenses.tuned_lens import TunedLens as TunedLens
     from interp.models.load import load as load
     from interp.models.model import Model as Model
     from interp.overview.result import ScanResult as ScanResult
     from interp.overview.verb import scan as scan
     from interp.patching.result import PatchResult as PatchResult
     from interp.patching.verb import patch as patch
+    from interp.probing.result import ProbeResult as ProbeResult
+    from interp.probing.similarity import Similarity as Similarity
+    from interp.probing.similarity import similarity as similarity
+    from interp.probing.verb import probe as probe
+    from interp.probing.verb import probe_features as probe_features
     from interp.prompts.prompts import Prompts as Prompts
     from interp.runs.cache import Cache as Cache
+    from interp.runs.cache import Decomposition as Decomposition
     from interp.runs.edits import Add as Add
     from interp.runs.edits import Noise as Noise
     from interp.runs.edits import Replace as Replace
@@ -95,6 +131,14 @@ if TYPE_CHECKING:
     from interp.runs.execute import Run as Run
     from interp.sites import Edge as Edge
     from interp.sites import Site as Site
+    from interp.steering.ablation import ablate as ablate
+    from interp.steering.contrast import steering_vector as steering_vector
+    from interp.steering.edits import AddFrom as AddFrom
+    from interp.steering.edits import ProjectOut as ProjectOut
+    from interp.steering.random_sets import random_ablation as random_ablation
+    from interp.steering.result import SteeringResult as SteeringResult
+    from interp.steering.steer import steer as steer
+    from interp.steering.vector import SteeringVector as SteeringVector
     from interp.token_batch import TokenBatch as TokenBatch
     from interp.tracing.result import TraceResult as TraceResult
     from interp.tracing.verb import trace as trace

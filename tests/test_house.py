@@ -32,12 +32,20 @@ FLOORS = {
 }  # fmt: skip
 
 PUBLIC = {
-    "load", "scan", "patch", "trace", "attribute", "compare", "lens", "attention", "head_scores",
-    "Model", "Site", "Edge", "Prompts", "TokenBatch", "Run", "Cache",
-    "PatchResult", "TraceResult", "AttributionResult", "Comparison", "LensResult", "AttentionResult",
-    "HeadScores", "ScanResult",
-    "Replace", "Add", "Scale", "Zero", "Noise",
-    "prompts", "metrics", "errors", "figures", "__version__",
+    # verbs
+    "load", "scan", "patch", "trace", "attribute", "compare", "ablate", "random_ablation",
+    "logit_attribution", "decompose", "lens", "tune_lens", "attention", "head_scores",
+    "steering_vector", "steer", "probe", "probe_features", "similarity",
+    # nouns
+    "Model", "Site", "Edge", "Prompts", "TokenBatch", "Run", "Cache", "Decomposition",
+    "PatchResult", "TraceResult", "AttributionResult", "Comparison", "LogitAttribution",
+    "LensResult", "TunedLens", "AttentionResult", "HeadScores", "ScanResult", "SteeringVector",
+    "SteeringResult", "ProbeResult", "Similarity",
+    # edits
+    "Replace", "Add", "AddFrom", "Scale", "Zero", "Noise", "ProjectOut",
+    # modules
+    "prompts", "metrics", "errors", "figures", "weight_lenses", "editing", "geometry", "views",
+    "__version__",
 }  # fmt: skip
 
 
