@@ -150,7 +150,8 @@ def covariance(
     total = _rows(texts)
     size = model.anatomy.d_mlp or 0
     _fits(model, len(wanted), size)
-    sums = torch.zeros(len(wanted), size, size, dtype=torch.float64, device=model.device)
+    where = torch.device("cpu") if model.device.type == "mps" else model.device  # has no float64
+    sums = torch.zeros(len(wanted), size, size, dtype=torch.float64, device=where)
     n_tokens, digest = 0, hashlib.sha256()
     try:
         with Bar(total=total, what="covariance of keys", show=progress) as bar:
@@ -172,7 +173,7 @@ def _add(model: Model, tokens: TokenBatch, layers: Sequence[int], sums: Tensor) 
     sites = [f"L{layer}.mlp_post" for layer in layers]
     cache = execute(model.anatomy, tokens, save=sites, logits="none").cache
     for total, site in zip(sums, sites, strict=True):
-        keys = cache[site][tokens.mask].double()
+        keys = cache[site][tokens.mask].to(sums.device).double()
         total += keys.T @ keys
     return int(tokens.mask.sum())
 

@@ -54,7 +54,7 @@ class Value:
     """What the optimisation found.
 
     Attributes:
-        key: mean input of the projection at the subject, over the prompts: k*.
+        key: mean input of the projection at the subject, over the prompts: k*; float64, on the CPU.
         delta: what to add to its output there: v* − (W k* + b).
         notes: the last losses, steps taken, and norms.
     """
@@ -102,7 +102,7 @@ def optimise_value(model: Model, request: Request, layer: int, config: Descent) 
                 delta *= (config.clamp * size / delta.norm()).clamp(max=1)
     found = delta.detach()
     norms = {"delta_norm": float(found.norm()), "value_norm": float(size)}
-    key = keys[: request.n_prompts].double().mean(0)
+    key = keys[: request.n_prompts].cpu().double().mean(0)  # mps has no float64
     return Value(key, found, {**notes, **norms})
 
 

@@ -31,13 +31,13 @@ def keys(demo):
 
 @pytest.fixture(scope="session")
 def cases(demo):
-    return editing.capital_cases(demo, 5, seed=1)
+    return editing.capital_cases(demo, 4, seed=1)
 
 
 @pytest.fixture(scope="session")
 def few():
     """ROME with fewer prefixes than the paper's, for speed."""
-    return editing.Rome(prefixes=((3, 5), (3, 10)))
+    return editing.Rome(prefixes=((2, 5), (2, 10)))
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,7 @@ def test_the_l2_bound_and_the_default_epsilons(tiny_model):
 
 def test_several_prompts_are_learned_together(tiny_model):
     model = tiny_model("gpt2")
-    config = FineTuning(norm=None, lr=1e-2, steps=30, stop=0.3)
+    config = FineTuning(norm=None, lr=1e-2, steps=60, stop=0.3)
     texts, targets = [PROMPT, "The capital of Peru is"], [" Lima", " Tokyo"]
     before = model.run(texts, logits="last").logits[:, 0].log_softmax(-1)
     start = -before[[0, 1], [model.to_single_token(target) for target in targets]].mean()

@@ -99,7 +99,7 @@ def test_targets_of_several_tokens(tiny_model):
 
 def test_capital_cases(demo, cases):
     table = {row["country"]: row["capital"] for row in facts.countries()}
-    assert len({case.subject for case in cases}) == 5
+    assert len({case.subject for case in cases}) == 4
     for case in cases:
         assert case.answer == f" {table[case.subject]}"
         assert case.target.strip() in table.values()
@@ -110,8 +110,8 @@ def test_capital_cases(demo, cases):
         assert not any(case.subject in text for text, _ in case.neighbours)
         for text, answer in case.neighbours:
             assert any(name in text and f" {city}" == answer for name, city in table.items())
-    assert editing.capital_cases(demo, 5, seed=1) == cases
-    assert editing.capital_cases(demo, 5, seed=2) != cases
+    assert editing.capital_cases(demo, 4, seed=1) == cases
+    assert editing.capital_cases(demo, 4, seed=2) != cases
     assert editing.capital_cases(demo, 2, seed=1, template=3)[0].prompt.startswith(
         "The capital city"
     )
@@ -119,7 +119,7 @@ def test_capital_cases(demo, cases):
 
 def test_an_untrained_model_has_no_facts_to_edit(demo):
     twin = demo.random_twin(check=False)
-    with pytest.raises(PromptError, match=r"knows 0 of 120 capitals|knows \d of 120 capitals"):
+    with pytest.raises(PromptError, match=r"knows \d of \d+ capitals"):
         editing.capital_cases(twin, 20)
 
 

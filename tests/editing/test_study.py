@@ -98,8 +98,9 @@ def study(demo, cases, keys, few, tracing):
 
 
 def test_edits_rewrite_spread_to_paraphrases_and_spare_neighbours(study):
-    assert float(study.by_layer().mean[0]) > 0.9
-    assert float(study.by_layer("paraphrase").mean[0]) > 0.8
+    """With a fifth of the prefixes; the claim itself is measured over twenty facts below."""
+    assert float(study.by_layer().mean[0]) > 0.85
+    assert float(study.by_layer("paraphrase").mean[0]) > 0.75
     assert float(study.by_layer("neighbours_kept").mean.min()) > 0.8
     assert float(study.by_layer("erasure").mean[0]) > 0.9
 
@@ -118,7 +119,7 @@ def test_a_layer_that_tracing_does_not_find_can_be_edited(study):
 
 def test_frame_file_and_figure(study, tmp_path):
     frame = study.to_frame()
-    assert len(frame) == 10
+    assert len(frame) == 8
     assert frame[frame.layer == 1].rewrite.mean() == pytest.approx(float(study.by_layer().mean[1]))
     loaded = editing.LocalizationStudy.load(study.save(tmp_path / "study.safetensors"))
     assert torch.equal(loaded.rewrite, study.rewrite)
@@ -126,7 +127,7 @@ def test_frame_file_and_figure(study, tmp_path):
     assert loaded.r2() == study.r2()
     assert (loaded.layers, loaded.subjects) == (study.layers, study.subjects)
     assert len(study.plot().axes) == 2
-    assert "5 facts × 2 layers, 10 edits" in repr(study)
+    assert "4 facts × 2 layers, 8 edits" in repr(study)
 
 
 def test_ctrl_c_keeps_the_edits_that_are_done(demo, cases, tracing, monkeypatch):
@@ -151,7 +152,7 @@ def test_ctrl_c_keeps_the_edits_that_are_done(demo, cases, tracing, monkeypatch)
 
 
 def test_errors(demo, cases, keys, tracing):
-    with pytest.raises(MetricError, match=r"tracing is \[5, 2\] for 5 facts and 4 layers"):
+    with pytest.raises(MetricError, match=r"tracing is \[4, 2\] for 4 facts and 4 layers"):
         editing.localization_study(demo, cases, tracing=tracing, covariance=keys)
     with pytest.raises(PromptError, match="ROME needs the covariance"):
         editing.localization_study(demo, cases, tracing=tracing, layers=(0, 1))
@@ -163,7 +164,7 @@ def test_errors(demo, cases, keys, tracing):
 
 @pytest.mark.slow
 def test_the_claim_over_twenty_facts(demo):
-    """Measured: rewrite .95/.89/0/0, paraphrase .88/.33, neighbours 1; R² of the layer .96."""
+    """Measured: rewrite .96/.88/0/0, paraphrase .88/.31, neighbours 1; R² of the layer .96."""
     from tests.editing.conftest import corpus_rows
 
     cases = editing.capital_cases(demo, 20, seed=0)

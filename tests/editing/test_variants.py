@@ -43,11 +43,11 @@ def test_rome_does_what_the_variant_asks(variant, demo, cases, keys, few):
     goal = editing.objective(variant, demo, case)
     edit = editing.rome(demo, case.prompt, case.subject, goal, layer=0, covariance=keys, config=few)
     scores = editing.evaluate_edit(demo, edit, case, objective=goal)
-    assert scores.rewrite > 0.8
+    assert scores.rewrite > 0.65
     assert scores.neighbours_kept > 0.8
     if variant == "fact forcing":
         assert scores.target_before < 0.5 < 0.9 < scores.answer_before
-        assert scores.target_after > 0.8
+        assert scores.target_after > 0.65
     else:
         assert scores.target_after < 0.1
         assert scores.erasure == pytest.approx(scores.rewrite)
