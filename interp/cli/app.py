@@ -21,12 +21,15 @@ for command in (
     reading.info,
     causal.patch,
     causal.trace,
+    causal.ablate,
     causal.attribute,
+    reading.logit_attribution,
     reading.lens,
+    reading.attention,
     reading.heads,
+    demo_model.train_demo,
 ):
-    app.command()(command)
-app.command("train-demo")(demo_model.train_demo)
+    app.command(command.__name__.replace("_", "-"))(command)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Commands that change a run and score it: patch, trace, attribute."""
+"""Commands that change a run and score it: patch, trace, ablate, attribute."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ from interp.cli.options import (
     Seed,
     SourceName,
     Task,
+    Text,
     Top,
     asked_prompts,
+    asked_text,
     draw,
     load,
     position,
 )
 from interp.cli.output import console, frame_table, guarded, print_json
 
-__all__ = ["attribute", "patch", "trace"]
+__all__ = ["ablate", "attribute", "patch", "trace"]
 
 
 @guarded
@@ -83,7 +85,7 @@ def patch(
 @guarded
 def trace(
     model: ModelName,
-    text: Annotated[str | None, typer.Argument(help="The prompt to trace.")] = None,
+    text: Text = None,
     subject: Annotated[str | None, typer.Option(help="Its subject, as it stands in it.")] = None,
     task: Task = None,
     prompts: File = None,
@@ -106,9 +108,7 @@ def trace(
     import interp
 
     loaded = load(model, seed, device=device)
-    asked = text if text is not None else asked_prompts(loaded, None, None, task, prompts, n, seed)
-    if text is not None and (task is not None or prompts is not None):
-        raise typer.BadParameter("give a text, or --task, or --prompts.")
+    asked = asked_text(loaded, text, task, prompts, n, seed)
     result = interp.trace(
         loaded, asked, subject=subject, noise=noise, samples=samples, window=window,
         sever=tuple(sever.split(",")) if sever else (), metric=metric, engine=engine,  # type: ignore[arg-type]
@@ -122,6 +122,45 @@ def trace(
     else:
         console.print(repr(result), highlight=False)
         frame_table(f"strongest {top}", shown.top(top))
+    draw(result, plot)
+
+
+@guarded
+def ablate(
+    model: ModelName,
+    sites: Annotated[str, typer.Argument(help="Such as 'L*.H*.z' or 'L2.H0.z + L2.H5.z'.")],
+    text: Text = None,
+    task: Task = None,
+    prompts: File = None,
+    n: Count = 64,
+    method: Annotated[str | None, typer.Option(help="resample, zero, noise or mean.")] = None,
+    metric: Annotated[str | None, typer.Option(help="logit_diff, log_prob, ...")] = None,
+    positions: Places = None,
+    window: Annotated[int, typer.Option(min=1, help="Layers ablated around each one.")] = 1,
+    engine: Annotated[str, typer.Option(help="auto, replay or plain.")] = "auto",
+    top: Top = 12,
+    seed: Seed = 0,
+    device: Device = None,
+    save: Save = None,
+    plot: Plot = None,
+    json: Json = False,
+) -> None:
+    """Knock out activations of the clean run; the mean is taken over the same prompts."""
+    import interp
+
+    loaded = load(model, seed, device=device)
+    asked = asked_text(loaded, text, task, prompts, n, seed)
+    result = interp.ablate(
+        loaded, asked, sites, method=method, reference=asked if method == "mean" else None,  # type: ignore[arg-type]
+        metric=metric, positions=position(positions), window=window, engine=engine, seed=seed,  # type: ignore[arg-type]
+    )  # fmt: skip
+    if save is not None:
+        result.save(save)
+    if json:
+        print_json(result.to_frame().to_dict("records"))
+    else:
+        console.print(repr(result), highlight=False)
+        frame_table(f"strongest {top}", result.top(top))
     draw(result, plot)
 
 

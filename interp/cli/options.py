@@ -27,8 +27,10 @@ __all__ = [
     "Seed",
     "SourceName",
     "Task",
+    "Text",
     "Top",
     "asked_prompts",
+    "asked_text",
     "draw",
     "load",
     "position",
@@ -42,6 +44,7 @@ Seed = Annotated[int, typer.Option(help="Seed of everything drawn at random.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16, float64.")]
 Revision = Annotated[str | None, typer.Option(help="Hub revision, or a demo checkpoint.")]
+Text = Annotated[str | None, typer.Argument(help="The prompt, or use --task or --prompts.")]
 Clean = Annotated[str | None, typer.Option(help="The clean prompt.")]
 Corrupted = Annotated[str | None, typer.Option(help="The corrupted prompt.")]
 Task = Annotated[str | None, typer.Option(help="Or a task: capitals, ioi, mcq, ...")]
@@ -92,6 +95,17 @@ def asked_prompts(
             raise PromptError(f"no task is called {task!r}; nearest: {nearest(task, tasks)}.")
         return getattr(interp.prompts, task)(model, n, seed)
     return interp.prompts.load(model, file) if file is not None else (clean, corrupted)
+
+
+def asked_text(
+    model: Any, text: str | None, task: str | None, file: Path | None, n: int, seed: int
+) -> Any:
+    """A text, or the prompts of a task or a file."""
+    if text is None:
+        return asked_prompts(model, None, None, task, file, n, seed)
+    if task is not None or file is not None:
+        raise typer.BadParameter("give a text, or --task, or --prompts.")
+    return text
 
 
 def position(text: str | None) -> int | str | list[int | str] | None:

@@ -1,26 +1,33 @@
-"""Commands that read a model: info, lens, heads."""
+"""Commands that read a model: info, lens, logit-attribution, attention, heads."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from interp.cli.options import (
+    Count,
     Device,
     Dtype,
+    File,
     Json,
     ModelName,
     Plot,
     Revision,
     Save,
     Seed,
+    Task,
+    Text,
+    Top,
+    asked_text,
     draw,
     load,
 )
-from interp.cli.output import console, frame_table, guarded, print_json, table
+from interp.cli.output import console, frame_table, guarded, notes, print_json, table
 
-__all__ = ["info", "lens", "heads"]
+__all__ = ["attention", "heads", "info", "lens", "logit_attribution"]
 
 
 @guarded
@@ -56,6 +63,10 @@ def info(
 def lens(
     model: ModelName,
     text: Annotated[str, typer.Argument(help="The prompt to read.")],
+    sites: Annotated[
+        str | None, typer.Option(help="Such as 'L*.mlp_out'; else the stream.")
+    ] = None,
+    using: Annotated[Path | None, typer.Option(help="A tuned lens, saved.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Tokens to keep for each cell.")] = 5,
     seed: Seed = 0,
     device: Device = None,
@@ -63,10 +74,12 @@ def lens(
     plot: Plot = None,
     json: Json = False,
 ) -> None:
-    """Read each layer's prediction at each position (logit lens)."""
+    """Read each layer's prediction at each position (logit lens, or a tuned one)."""
     import interp
 
-    result = interp.lens(load(model, seed, device=device), text, top=top)
+    loaded = load(model, seed, device=device)
+    tuned = None if using is None else interp.TunedLens.load(using, loaded)
+    result = interp.lens(loaded, text, sites=sites, using=tuned, top=top)
     if save is not None:
         result.save(save)
     frame = result.to_frame()
@@ -75,6 +88,66 @@ def lens(
     else:
         last = frame[frame["position"] == frame["position"].max()]
         frame_table(f"what each layer would say after {text!r}", last)
+    draw(result, plot)
+
+
+@guarded
+def logit_attribution(
+    model: ModelName,
+    text: Text = None,
+    task: Task = None,
+    prompts: File = None,
+    n: Count = 64,
+    by: Annotated[str, typer.Option(help="component, head or neuron.")] = "component",
+    top: Top = 12,
+    seed: Seed = 0,
+    device: Device = None,
+    save: Save = None,
+    plot: Plot = None,
+    json: Json = False,
+) -> None:
+    """Direct logit attribution: what each part writes into the answer's logit."""
+    import interp
+
+    loaded = load(model, seed, device=device)
+    asked = asked_text(loaded, text, task, prompts, n, seed)
+    result = interp.logit_attribution(loaded, asked, by=by, seed=seed)  # type: ignore[arg-type]
+    if save is not None:
+        result.save(save)
+    if json:
+        print_json(result.to_frame().to_dict("records"))
+    else:
+        console.print(repr(result), highlight=False)
+        frame_table(f"strongest {top}", result.top(top))
+    draw(result, plot)
+
+
+@guarded
+def attention(
+    model: ModelName,
+    text: Annotated[str, typer.Argument(help="The prompt.")],
+    heads: Annotated[str, typer.Option(help="Such as 'L2' or 'L1.H0,3'.")] = "L*",
+    page: Annotated[Path | None, typer.Option(help="Write an interactive HTML page.")] = None,
+    seed: Seed = 0,
+    device: Device = None,
+    save: Save = None,
+    plot: Plot = None,
+    json: Json = False,
+) -> None:
+    """Where heads look, over one prompt; an HTML page to look into with --page."""
+    import interp
+
+    result = interp.attention(load(model, seed, device=device), text, heads)
+    if save is not None:
+        result.save(save)
+    frame = result.to_frame()
+    if json:
+        print_json(frame.to_dict("records"))
+    else:
+        last = frame[frame["query"] == frame["query"].max()]
+        frame_table("where heads look from the last token", last)
+    if page is not None:
+        notes.print(f"page: {result.view().save(page)}", highlight=False)
     draw(result, plot)
 
 

@@ -19,7 +19,20 @@ def call(*arguments, code=0):
 
 def test_help_names_every_command():
     text = call("--help").output
-    for name in ("demo", "info", "patch", "trace", "attribute", "lens", "heads", "train-demo"):
+    for name in (
+        "demo",
+        "scan",
+        "info",
+        "patch",
+        "trace",
+        "ablate",
+        "attribute",
+        "logit-attribution",
+        "attention",
+        "lens",
+        "heads",
+        "train-demo",
+    ):
         assert name in text
 
 
@@ -117,3 +130,33 @@ def test_trace_prints_the_librarys_numbers(tmp_path):
     assert "last subject" in printed
     call("trace", "demo", "The capital of France is", code=1)  # no subject
     call("trace", "demo", "Text", "--task", "capitals", code=2)
+
+
+TEXT = "The capital of France is"
+
+
+def test_ablate_and_logit_attribution_print_the_librarys_numbers(tmp_path):
+    model = interp.load("demo")
+    rows = json.loads(call("ablate", "demo", "L2.H*.z", TEXT, "--method", "zero", "--json").output)
+    result = interp.ablate(model, TEXT, "L2.H*.z", method="zero")
+    assert [row["value"] for row in rows] == result.to_frame()["value"].tolist()
+    call("ablate", "demo", "L2.H*.z", "--task", "capitals", "--n", 6, "--method", "zero")
+    assert "resample" in call("ablate", "demo", "L2.H*.z", TEXT, code=1).output
+    rows = json.loads(call("logit-attribution", "demo", TEXT, "--by", "head", "--json").output)
+    written = interp.logit_attribution(model, TEXT, by="head")
+    assert [row["value"] for row in rows] == pytest.approx(written.to_frame()["value"].tolist())
+    call("logit-attribution", "demo", TEXT, "--task", "capitals", code=2)
+    call("logit-attribution", "demo", TEXT, "--plot", tmp_path / "written")
+    assert (tmp_path / "written.png").exists()
+
+
+def test_lens_and_attention_take_sites_heads_and_a_page(tmp_path):
+    rows = json.loads(call("lens", "demo", TEXT, "--sites", "L*.mlp_out", "--json").output)
+    assert {row["layer"] for row in rows} == {f"L{i}.mlp_out" for i in range(4)}
+    page = tmp_path / "attention.html"
+    rows = json.loads(
+        call("attention", "demo", TEXT, "--heads", "L2.H0", "--page", page, "--json").stdout
+    )
+    assert {row["head"] for row in rows} == {"L2.H0"}
+    assert "<!doctype html>" in page.read_text()
+    call("lens", "demo", TEXT, "--using", tmp_path / "none.safetensors", code=1)
