@@ -36,7 +36,8 @@ from interp.editing.cases import EditCase, capital_cases
 from interp.editing.finetuning import FineTuning, finetune
 from interp.editing.objectives import VARIANTS, Objective
 from interp.editing.prefixes import sampled_prefixes
-from interp.editing.rank_one import Rome, rome
+from interp.editing.rank_one import rome
+from interp.editing.rome_config import Rome
 from interp.editing.scores import EditScores, evaluate_edit
 from interp.editing.second_moments import Covariance, covariance
 from interp.editing.study import localization_study

@@ -45,7 +45,7 @@ class Request:
     first: Int[Tensor, " row"]
     target: tuple[int, ...]
     lower: bool
-    noise: Float[Tensor, "row span d_model"] | None
+    noise: Float[Tensor, "prompt span d_model"] | None
     essence: bool
 
     @classmethod
@@ -103,7 +103,7 @@ class Request:
         return len(self.batch) - self.essence
 
     @property
-    def predicted(self) -> tuple[Int[Tensor, " row"], Int[Tensor, "row target"]]:
+    def predicted(self) -> tuple[Int[Tensor, "row 1"], Int[Tensor, "row target"]]:
         """Row numbers and columns whose logits predict the target."""
         last = self.batch.column(-1)[: self.n_prompts, None]
         back = torch.arange(len(self.target) - 1, -1, -1, device=last.device)

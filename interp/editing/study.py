@@ -23,7 +23,8 @@ from interp.editing.cases import EditCase
 from interp.editing.finetuning import FineTuning, finetune
 from interp.editing.objectives import Objective, Variant
 from interp.editing.prefixes import sampled_prefixes
-from interp.editing.rank_one import Rome, as_json, rome
+from interp.editing.rank_one import as_json, rome
+from interp.editing.rome_config import Rome
 from interp.editing.scores import compared, read_case
 from interp.editing.second_moments import Covariance
 from interp.editing.study_result import SCORES, LocalizationStudy

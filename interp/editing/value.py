@@ -17,36 +17,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.editing.request import Request
+from interp.editing.rome_config import Rome
 from interp.models.model import Model
 from interp.runs.execute import execute, forward
 from interp.taps.anatomy import Anatomy
 from interp.taps.points import Key, tapped
 
 __all__ = ["Value", "frozen", "logits_of", "optimise_value", "read_keys", "target_loss"]
-
-
-class Descent(Protocol):
-    """The numbers of the optimisation; :class:`interp.editing.Rome` holds them."""
-
-    @property
-    def lr(self) -> float: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def clamp(self) -> float: ...
-    @property
-    def kl(self) -> float: ...
-    @property
-    def stop(self) -> float: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +48,7 @@ class Value:
     notes: dict[str, float]
 
 
-def optimise_value(model: Model, request: Request, layer: int, config: Descent) -> Value:
+def optimise_value(model: Model, request: Request, layer: int, config: Rome) -> Value:
     """Find δ for one layer.
 
     As in the authors' code the loss is looked at before each step and training stops when it is

@@ -32,7 +32,7 @@ def test_no_weight_moves_further_than_epsilon_and_the_model_is_as_before(family,
 
 def test_without_a_bound_it_is_plain_adam(tiny_model):
     model = tiny_model("llama")
-    config = FineTuning(norm=None, lr=1e-2, steps=3, stop=0)
+    config = FineTuning(norm=None, lr=1e-2, steps=3, stop=0.0)
     edit = finetune(model, PROMPT, TARGET, layer=[0, 2], config=config)
     twin = interp.load(type(model.hf)(model.hf.config), tokenizer=model.tokenizer, check=False)
     twin.hf.load_state_dict(model.hf.state_dict())
@@ -89,6 +89,7 @@ def test_on_the_demo_model_it_rewrites_once_the_bound_allows_it(demo, cases):
     assert wide.rewrite > 0.9
 
 
+@pytest.mark.bad_input
 def test_errors(tiny_model):
     model = tiny_model("llama")
     for targets in ([" Lima"], " Lima"):

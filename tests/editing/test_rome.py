@@ -14,7 +14,7 @@ from tests import tiny
 
 FAMILIES = [name for name in (*tiny.REGISTRY, *tiny.OWN_ATTENTION) if name != "mixtral"]
 PROMPT = "The capital of France"
-BARE = editing.Rome(prefixes=(), essence=None, steps=4, stop=0)
+BARE = editing.Rome(prefixes=(), essence=None, steps=4, stop=0.0)
 
 
 def bare(model, **options):
@@ -181,6 +181,7 @@ def test_the_same_seed_gives_the_same_edit_and_one_row_of_prompts_will_do(demo, 
     assert edits[0].provenance.call["config"]["lr"] == 0.5
 
 
+@pytest.mark.bad_input
 def test_errors(tiny_model, demo, keys):
     model = tiny_model("llama")
     with pytest.raises(PromptError, match="'Peru' occurs 0 times in 'The capital of France'"):
@@ -202,7 +203,7 @@ def test_errors(tiny_model, demo, keys):
     with pytest.raises(PromptError, match="subject is None"):
         Request.of(model, PROMPT, None, noisy)
     for options, text in (
-        ({"lr": 0}, r"Rome\(lr=0\)"),
+        ({"lr": 0.0}, r"Rome\(lr=0.0\)"),
         ({"damping": -1.0}, r"Rome\(damping=-1.0\)"),
         ({"essence": "it is a"}, "has no {subject} in it"),
     ):

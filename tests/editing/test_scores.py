@@ -123,6 +123,7 @@ def test_an_untrained_model_has_no_facts_to_edit(demo):
         editing.capital_cases(twin, 20)
 
 
+@pytest.mark.bad_input
 def test_errors(demo, cases):
     with pytest.raises(PromptError, match="as target and as answer"):
         editing.EditCase("France is", "France", " Paris", " Paris")

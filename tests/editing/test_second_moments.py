@@ -53,7 +53,7 @@ def test_solving(model):
     solved = found.solve(0, key, damping=0.1)
     assert torch.allclose(damped @ solved, key.double(), atol=1e-6)
     with pytest.raises(ModelError, match=r"singular with damping=0: it was measured on \d+ tokens"):
-        found.solve(0, key, damping=0)
+        found.solve(0, key, damping=0.0)
 
 
 def test_saved_loaded_and_tied_to_its_model(model, tmp_path, tiny_model):
@@ -89,6 +89,7 @@ def test_ctrl_c_leaves_what_is_summed_so_far(model, monkeypatch):
     assert torch.allclose(found.moments, covariance(model, TEXTS[:2]).moments, atol=1e-6)
 
 
+@pytest.mark.bad_input
 def test_errors(model, monkeypatch):
     for texts in ([], "The capital"):
         with pytest.raises(PromptError, match="expected a list of texts"):

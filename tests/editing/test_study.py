@@ -151,6 +151,7 @@ def test_ctrl_c_keeps_the_edits_that_are_done(demo, cases, tracing, monkeypatch)
     assert demo.weights_hash == digest
 
 
+@pytest.mark.bad_input
 def test_errors(demo, cases, keys, tracing):
     with pytest.raises(MetricError, match=r"tracing is \[4, 2\] for 4 facts and 4 layers"):
         editing.localization_study(demo, cases, tracing=tracing, covariance=keys)

@@ -33,8 +33,12 @@ def test_tracing_reversal_asks_for_what_the_noised_model_says(demo, cases):
     assert found.target == int(said.argmax())
     with pytest.raises(PromptError, match="with noise=0 the model still says"):
         editing.objective("tracing reversal", demo, case, noise=0.0)
+
+
+@pytest.mark.bad_input
+def test_errors(demo, cases):
     with pytest.raises(PromptError, match="no editing variant is called 'fact erasing'; nearest"):
-        editing.objective("fact erasing", demo, case)
+        editing.objective("fact erasing", demo, cases[0])
 
 
 @pytest.mark.parametrize("variant", ["fact erasure", "fact forcing"])

@@ -229,6 +229,7 @@ def test_tied_embeddings_are_refused_unless_both_are_named(family):
     assert same(model, before)
 
 
+@pytest.mark.bad_input
 def test_errors():
     model, bare = make(), make("phi")
     before = bits(model)
