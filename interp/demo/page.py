@@ -18,7 +18,7 @@ __all__ = ["write_report"]
 
 _NAMES = (
     "induction_heads", "previous_token_heads", "lens", "lens_accuracy",
-    "patch_resid", "patch_heads", "patch_attn_out", "patch_mlp_out",
+    "patch_resid", "patch_heads", "patch_attn_out", "patch_mlp_out", "trace",
 )  # fmt: skip
 _TEMPLATE = Path(__file__).parent / "report.html.j2"
 
@@ -35,7 +35,8 @@ def write_report(tour: Tour, out: Path) -> dict[str, Path]:
         png, _ = save(figure, out / "figures" / name)
         image = base64.b64encode(png.read_bytes()).decode()
         shown.append({"name": name, "caption": caption, "image": image})
-    for name in ("resid", "branches", "heads_z", "named", "heads", "twin_heads", "lens"):
+    results = ("traced",) if tour.traced is not None else ()
+    for name in (*results, "resid", "branches", "heads_z", "named", "heads", "twin_heads", "lens"):
         getattr(tour, name).save(out / "results" / f"{name}.safetensors")
     summary = tour.summary()
     written = {
@@ -109,6 +110,13 @@ def _figures(tour: Tour) -> dict[str, tuple[Figure, str]]:
         tour.heads_z.plot(title=f"heads that move the capital to the last position, {name}"),
         f"{pairs}: one head's output (z) at the last position.",
     )
+    if tour.traced is not None:
+        figures["trace"] = (
+            tour.traced.plot(),
+            f"{len(tour.traced.clean)} facts, {tour.traced.corrupted.shape[-1]} draws of noise on the "
+            "subject's embedding; colour is what putting back one clean state (or branch) restores of "
+            "the answer's probability (Meng et al. 2022).",
+        )
     shares = tour.branches.normalized()
     for i, site in enumerate(("attn_out", "mlp_out")):
         rows, columns = tour.branches.axes[1:]

@@ -21,11 +21,16 @@ from interp.patching.result import PatchResult
 from interp.patching.verb import patch
 from interp.progress import track
 from interp.prompts.prompts import Prompts
+from interp.tracing.result import TraceResult
+from interp.tracing.roles import ROLES
+from interp.tracing.verb import trace
 
 __all__ = ["Task", "Tour", "take_tour"]
 
 #: A task is known if at least this share of its prompts gets the right top token.
 KNOWN = 0.5
+#: Facts that are traced.
+TRACED = 24
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Tour:
         every_fact: pairs over all templates, patched at named positions.
         resid, branches, heads_z: patching sweeps on ``facts``, denoising.
         named: the residual stream at ``subject`` and ``END`` on ``every_fact``.
+        traced: causal tracing of facts that the model knows; None if it knows none.
         twin_heads: the head scores of the untrained twin, the null control.
     """
 
@@ -66,12 +72,12 @@ class Tour:
     branches: PatchResult
     heads_z: PatchResult
     named: PatchResult
+    traced: TraceResult | None
 
     @property
     def knows_facts(self) -> bool:
         """Whether there is a fact to locate at all."""
-        task = next(t for t in self.tasks if t.name == "capitals" and t.metric == "accuracy")
-        return task.value >= KNOWN > task.control
+        return _knows_facts(self.tasks)
 
     def found(self, kind: str) -> dict[str, float]:
         """Heads of a kind and their scores, if twice what the twin's best head reaches."""
@@ -122,6 +128,8 @@ class Tour:
                 f"{site['layer']}"
                 + (" (by construction: the pairs differ nowhere else there)" * (site["layer"] == 0))
             )
+        if self.traced is not None:
+            said.append(self._said_by_tracing(self.traced))
         movers = self.heads_z.to_frame().nlargest(3, "normalized").query("normalized > 0.05")
         names = ", ".join(
             f"L{row['layer']}.H{row['head']} ({row['normalized']:.0%})"
@@ -130,6 +138,20 @@ class Tour:
         if names:
             said.append(f"heads that restore most of the capital on their own: {names}")
         return said
+
+    @staticmethod
+    def _said_by_tracing(traced: TraceResult) -> str:
+        effects = traced.select(kind="states").by_role().indirect_effect()
+        best = {}
+        for role in ("last subject token", "last token"):
+            column = effects[:, ROLES.index(role)]
+            best[role] = (
+                f"{float(column.max()):.2f} at the {role} behind block {int(column.argmax())}"
+            )
+        return (
+            f"tracing: noise on the subject takes P(capital) from {traced.clean.mean():.2f} to "
+            f"{traced.corrupted.mean():.2f}; one state put back restores {' and '.join(best.values())}"
+        )
 
     def summary(self) -> dict[str, Any]:
         """The numbers as JSON values."""
@@ -143,12 +165,20 @@ class Tour:
             "twin_heads": {k: self.twin_heads.top(k, 3) for k in _KINDS},
             "knows_facts": self.knows_facts,
             "patching": self.sites() if self.knows_facts else None,
+            "traced": None
+            if self.traced is None
+            else self.traced.by_role().top(6).to_dict("records"),
             "findings": self.findings(),
             "provenance": vars(self.named.provenance),
         }
 
 
 _KINDS = ("previous_token", "duplicate_token", "induction", "copying_logit")
+
+
+def _knows_facts(tasks: tuple[Task, ...]) -> bool:
+    task = next(t for t in tasks if t.name == "capitals" and t.metric == "accuracy")
+    return task.value >= KNOWN > task.control
 
 
 def take_tour(model: Model, *, seed: int = 0, n: int = 64, progress: bool | None = None) -> Tour:
@@ -173,9 +203,19 @@ def take_tour(model: Model, *, seed: int = 0, n: int = 64, progress: bool | None
         ),
     }
     done: dict[str, Any] = {}
+    steps["traced"] = lambda: _trace(model, every, done["tasks"], seed)
     for name in track(steps, total=len(steps), what="measuring", show=progress, least=1):
         done[name] = steps[name]()
     return Tour(model=model, twin=twin, seed=seed, facts=facts, every_fact=every, **done)
+
+
+def _trace(model: Model, facts: Prompts, tasks: tuple[Task, ...], seed: int) -> TraceResult | None:
+    """Causal tracing of some of the facts that the model knows."""
+    if not _knows_facts(tasks) or facts.answers is None:
+        return None
+    top = model.run(facts, logits="last").logits[:, 0].argmax(-1).cpu()
+    known = (facts.answers == top[:, None]).any(-1).nonzero().flatten()[:TRACED]
+    return trace(model, facts.subset(known), samples=5, seed=seed, progress=False)
 
 
 def _one_template(model: Model, n: int, seed: int) -> Prompts:

@@ -7,6 +7,7 @@ import pytest
 import interp
 from interp.demo.page import write_report
 from interp.demo.tour import take_tour
+from interp.tracing.roles import ROLES
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,13 @@ def test_patching_recovers_the_fact_early_at_the_subject_and_late_at_the_end(tou
     shares = tour.named.normalized()
     assert float(shares[0, 1]) < 0.05
     assert float(shares[last, 0]) < 0.1
+
+
+def test_tracing_finds_both_sites(tour):
+    effects = tour.traced.by_role().select(kind="states").indirect_effect()
+    assert float(effects[0, ROLES.index("last subject token")]) > 0.5
+    assert float(effects[-2, ROLES.index("last token")]) > 0.5
+    assert any(said.startswith("tracing:") for said in tour.findings())
 
 
 def test_heads_that_look_back_are_found_and_matter(tour):
@@ -59,6 +67,7 @@ def test_the_untrained_twin_yields_no_finding(twin_tour):
     assert twin_tour.findings() == []
     assert not twin_tour.knows_facts
     assert twin_tour.summary()["patching"] is None
+    assert twin_tour.traced is None
 
 
 def test_the_report_stands_alone(tour, twin_tour, tmp_path):
@@ -66,9 +75,9 @@ def test_the_report_stands_alone(tour, twin_tour, tmp_path):
     page = written["report"].read_text()
     assert "https://" not in page
     assert "http://" not in page
-    assert page.count("<img") == len(list(written["figures"].glob("*.png"))) == 8
-    assert page.count("data:image/png;base64,") == 8
-    assert len(list(written["figures"].glob("*.svg"))) == 8
+    assert page.count("<img") == len(list(written["figures"].glob("*.png"))) == 9
+    assert page.count("data:image/png;base64,") == 9
+    assert len(list(written["figures"].glob("*.svg"))) == 9
     summary = json.loads(written["summary"].read_text())
     for finding in summary["findings"]:
         assert finding.split(":")[0] in page
