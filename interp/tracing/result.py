@@ -95,16 +95,25 @@ class TraceResult:
         """
         return self._effects().nanmean(-1)
 
-    def fraction_restored(self, kind: str = "states", *, min_gap: float = 1e-6
-                          ) -> Float[Tensor, "layer prompt"]:  # fmt: skip
-        """Share of the damage that the best single token of each layer undoes, for each prompt.
+    def fraction_restored(
+        self, kind: str = "states", *, role: str | None = None, min_gap: float = 1e-6
+    ) -> Float[Tensor, "layer prompt"]:
+        """Share of the damage that restoring each layer undoes, for each prompt.
 
-        ``max(0, (restored - corrupted) / |clean - corrupted|)``, the maximum over tokens: Hase et
-        al. 2023 (arXiv:2301.04213). NaN where the noise does no damage (less than ``min_gap``).
+        ``max(0, (restored - corrupted) / |clean - corrupted|)``: Hase et al. 2023
+        (arXiv:2301.04213). NaN where the noise does no damage (less than ``min_gap``).
+
+        Args:
+            kind: a label of the axis ``kind``.
+            role: one of the roles of :meth:`by_role`, such as ``"last subject token"``; None: the
+                token where the share is largest.
         """
         own = self.select(kind=kind)
+        if role is not None:
+            own = own.by_role().select(position=role)
         gap = (self.clean - self.corrupted.mean(-1)).abs()
         share = own._effects() / gap.masked_fill(gap < min_gap, torch.nan)
+        share = share[:, None] if role is not None else share
         none = share.isnan().all(1)
         best = share.nan_to_num(nan=-torch.inf).amax(1).clamp(min=0)
         return best.masked_fill(none, torch.nan)

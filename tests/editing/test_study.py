@@ -68,26 +68,17 @@ def test_a_model_where_tracing_does_tell_where_to_edit_would_show_it():
     assert silent.edited_but_not_traced() == [1]
 
 
+def traced(model, cases, layers):
+    """The share of P(answer) that one MLP's output, restored at the subject, brings back."""
+    prompts = model.prompts([case.prompt for case in cases], answers=[c.answer for c in cases])
+    subjects = [case.subject for case in cases]
+    result = interp.trace(model, prompts, subject=subjects, kinds=("mlp",), window=1)
+    return result.fraction_restored("mlp", role="last subject token").T[:, list(layers)]
+
+
 @pytest.fixture(scope="module")
 def tracing(demo, cases):
-    """Restoring one MLP at the subject under noise: the fraction of p(answer) that comes back."""
-    std, rows = editing.subject_std(demo, cases), []
-    for case in cases:
-        noise = interp.Noise(3 * std, 0)
-        pairs = demo.prompts([case.prompt] * 10, positions={"subject": [case.subject] * 10})
-        answer = demo.to_single_token(case.answer)
-
-        def p(run, answer=answer):
-            return float(run.logits[:, -1].softmax(-1)[:, answer].mean())
-
-        clean = demo.run(pairs, save="L*.mlp_out@subject")
-        best, worst = p(clean), p(demo.run(pairs, edit={"embed@subject": noise}))
-        restored = [
-            p(demo.run(pairs, edit={"embed@subject": noise, site: interp.Replace(clean.cache[site])}))
-            for site in (f"L{layer}.mlp_out@subject" for layer in (0, 1))
-        ]  # fmt: skip
-        rows.append([max(0.0, (r - worst) / abs(best - worst)) for r in restored])
-    return torch.tensor(rows)
+    return traced(demo, cases, (0, 1))
 
 
 @pytest.fixture(scope="module")
@@ -163,20 +154,35 @@ def test_errors(demo, cases, keys, tracing):
         regressions(torch.ones(9, 2), torch.rand(9, 2))
 
 
+def test_romes_edit_rewrites_reaches_paraphrases_and_spares_neighbours(demo, keys):
+    """The paper's numbers, at the layer that holds the facts, over eight of them."""
+    cases = editing.capital_cases(demo, 8, seed=0)
+    study = editing.localization_study(
+        demo, cases, tracing=traced(demo, cases, (0,)), covariance=keys, layers=(0,)
+    )
+    assert float(study.by_layer().mean) >= 0.9
+    assert float(study.by_layer("paraphrase").mean) >= 0.8
+    assert float(study.by_layer("neighbours_kept").mean) >= 0.8
+    assert float(study.null_rewrite.max()) < 0.05
+
+
 @pytest.mark.slow
-def test_the_claim_over_twenty_facts(demo):
-    """Measured: rewrite .96/.88/0/0, paraphrase .88/.31, neighbours 1; R² of the layer .96."""
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_tracing_does_not_tell_where_to_edit(demo, seed):
+    """Hase et al.'s finding over 24 facts × 4 layers; about 45 s a seed on two cores."""
     from tests.editing.conftest import corpus_rows
 
-    cases = editing.capital_cases(demo, 20, seed=0)
+    cases = editing.capital_cases(demo, 24, seed=seed)
     keys = editing.covariance(demo, corpus_rows(demo, 12))
-    study = editing.localization_study(
-        demo, cases, tracing=torch.rand(20, 4, generator=generator()), covariance=keys
-    )
-    best = int(study.by_layer().mean.argmax())
-    assert float(study.by_layer().mean[best]) >= 0.9
+    tracing = traced(demo, cases, range(demo.n_layers))
+    study = editing.localization_study(demo, cases, tracing=tracing, covariance=keys)
+    rewrite, found = study.by_layer().mean, study.by_layer("trace").mean
+    best = int(rewrite.argmax())
+    assert float(rewrite[best]) >= 0.9
     assert float(study.by_layer("paraphrase").mean[best]) >= 0.8
     assert float(study.by_layer("neighbours_kept").mean[best]) >= 0.8
-    assert float(study.by_layer().mean[2:].max()) < 0.05
+    assert study.edited_but_not_traced(rewrite=0.8) == [1]  # trace < .1 and rewrite > .8
+    assert float(found[1]) < 0.1 < 0.5 < float(found[0])
     assert study.r2()["layer"] > 0.9
     assert study.delta_r2() < 0.05
+    assert study.shuffled_r2()["trace"] < 0.2

@@ -141,6 +141,10 @@ def test_the_fraction_restored_is_hases():
             gains = own[layer, :n, row] - low[row]
             truth = (gains / (low[row] - result.clean[row]).abs()).clamp(min=0).max()
             assert share[layer, row] == pytest.approx(float(truth), rel=1e-5)
+    last = result.fraction_restored("mlp", role="last subject token")
+    for row, (_, end) in enumerate(SPANS):
+        gain = (own[:, end, row] - low[row]) / (low[row] - result.clean[row]).abs()
+        assert torch.allclose(last[:, row], gain.clamp(min=0), atol=1e-6)
 
 
 @pytest.mark.parametrize("engine", ["replay", "plain"])
