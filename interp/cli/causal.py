@@ -30,6 +30,7 @@ from interp.cli.options import (
     draw,
     load,
     position,
+    show_cells,
 )
 from interp.cli.output import console, frame_table, guarded, print_json
 
@@ -72,14 +73,7 @@ def patch(
     }  # fmt: skip
     arguments = asked if isinstance(asked, tuple) else (asked,)
     result = interp.patch(loaded, *arguments, sites, metric=metric, **options)
-    if save is not None:
-        result.save(save)
-    if json:
-        print_json(result.to_frame().to_dict("records"))
-    else:
-        console.print(repr(result), highlight=False)
-        frame_table(f"strongest {top}", result.top(top))
-    draw(result, plot)
+    show_cells(result, top=top, save=save, plot=plot, json=json)
 
 
 @guarded
@@ -114,15 +108,8 @@ def trace(
         sever=tuple(sever.split(",")) if sever else (), metric=metric, engine=engine,  # type: ignore[arg-type]
         resume=resume, seed=seed,
     )  # fmt: skip
-    if save is not None:
-        result.save(save)
-    shown = result if text is not None else result.by_role()
-    if json:
-        print_json(shown.to_frame().to_dict("records"))
-    else:
-        console.print(repr(result), highlight=False)
-        frame_table(f"strongest {top}", shown.top(top))
-    draw(result, plot)
+    cells = result if text is not None else result.by_role()
+    show_cells(result, cells=cells, top=top, save=save, plot=plot, json=json)
 
 
 @guarded
@@ -154,14 +141,7 @@ def ablate(
         loaded, asked, sites, method=method, reference=asked if method == "mean" else None,  # type: ignore[arg-type]
         metric=metric, positions=position(positions), window=window, engine=engine, seed=seed,  # type: ignore[arg-type]
     )  # fmt: skip
-    if save is not None:
-        result.save(save)
-    if json:
-        print_json(result.to_frame().to_dict("records"))
-    else:
-        console.print(repr(result), highlight=False)
-        frame_table(f"strongest {top}", result.top(top))
-    draw(result, plot)
+    show_cells(result, top=top, save=save, plot=plot, json=json)
 
 
 @guarded

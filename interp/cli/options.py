@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interp.cli.output import notes
+from interp.cli.output import console, frame_table, notes, print_json
 
 __all__ = [
     "Clean",
@@ -34,6 +34,7 @@ __all__ = [
     "draw",
     "load",
     "position",
+    "show_cells",
 ]
 
 ModelName = Annotated[
@@ -74,6 +75,25 @@ def draw(result: Any, path: Path | None, **options: Any) -> None:
     if path is not None:
         png, svg = save(result.plot(**options), path)
         notes.print(f"figure: {png}, {svg}", highlight=False)
+
+
+def show_cells(
+    result: Any, *, top: int, save: Path | None, plot: Path | None, json: bool, cells: Any = None
+) -> None:
+    """Print, save and draw a result of many cells.
+
+    Args:
+        cells: the form in which cells are printed; None: as they are.
+    """
+    cells = result if cells is None else cells
+    if save is not None:
+        result.save(save)
+    if json:
+        print_json(cells.to_frame().to_dict("records"))
+    else:
+        console.print(repr(result), highlight=False)
+        frame_table(f"strongest {top}", cells.top(top))
+    draw(result, plot)
 
 
 def asked_prompts(

@@ -24,6 +24,7 @@ from interp.cli.options import (
     asked_text,
     draw,
     load,
+    show_cells,
 )
 from interp.cli.output import console, frame_table, guarded, notes, print_json, table
 
@@ -112,14 +113,7 @@ def logit_attribution(
     loaded = load(model, seed, device=device)
     asked = asked_text(loaded, text, task, prompts, n, seed)
     result = interp.logit_attribution(loaded, asked, by=by, seed=seed)  # type: ignore[arg-type]
-    if save is not None:
-        result.save(save)
-    if json:
-        print_json(result.to_frame().to_dict("records"))
-    else:
-        console.print(repr(result), highlight=False)
-        frame_table(f"strongest {top}", result.top(top))
-    draw(result, plot)
+    show_cells(result, top=top, save=save, plot=plot, json=json)
 
 
 @guarded
