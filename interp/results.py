@@ -13,11 +13,11 @@ import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,7 +27,7 @@ from torch import Tensor
 from interp.errors import ResultError
 
 __all__ = [
-    "Axis", "Provenance", "cell_labels", "pick", "read_file", "versions", "write_atomically",
+    "Axis", "Provenance", "Stored", "cell_labels", "pick", "read_file", "versions", "write_atomically",
     "write_file",
 ]  # fmt: skip
 
@@ -181,3 +181,38 @@ def read_file(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str,
             f"expected {kind!r}."
         )
     return tensors, json.loads(header["meta"])
+
+
+class Stored:
+    """A result with a file of its own: a frozen dataclass of tensors and of what JSON can hold.
+
+    That is numbers, text, None, tuples and dicts of those, :class:`Axis` and :class:`Provenance`.
+    """
+
+    def save(self, path: str | Path) -> Path:
+        """Write the result to one safetensors file, whole or not at all."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        meta = {name: value for name, value in vars(self).items() if name not in tensors}
+        return write_file(path, type(self).__name__, tensors, meta)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a saved result.
+
+        Raises:
+            ResultError: no such file, a damaged one, or a result of another kind.
+        """
+        tensors, meta = read_file(path, cls.__name__)
+        absent = {field.name: None for field in fields(cls) if field.default is MISSING}  # type: ignore[arg-type]
+        plain = {name: _restored(value) for name, value in meta.items()}
+        plain["provenance"] = Provenance(**meta["provenance"])
+        return cls(**{**absent, **plain, **tensors})
+
+
+def _restored(value: Any) -> Any:
+    """JSON's lists as the tuples they were, and axes as axes."""
+    if isinstance(value, list):
+        return tuple(_restored(one) for one in value)
+    if isinstance(value, dict) and value.keys() == {"name", "labels"}:
+        return Axis(value["name"], tuple(value["labels"]))
+    return value

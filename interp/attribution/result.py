@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from interp.intervals import Interval, bootstrap
 from interp.patching.ranking import plot_top
-from interp.results import Axis, Provenance, cell_labels, pick, read_file, write_file
+from interp.results import Axis, Provenance, Stored, cell_labels, pick
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +20,7 @@ __all__ = ["AttributionResult", "sites_of"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AttributionResult:
+class AttributionResult(Stored):
     """The estimated effect of every patch on the metric.
 
     Attributes:
@@ -128,26 +127,6 @@ class AttributionResult:
         index, axes = pick(self.axes, labels)
         parts = {"values": self.values[index], "per_prompt": self.per_prompt[index]}
         return AttributionResult(**{**vars(self), **parts, "axes": axes})
-
-    def save(self, path: str | Path) -> Path:
-        """Write the result to one safetensors file, whole or not at all."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        meta = {name: value for name, value in vars(self).items() if name not in tensors}
-        return write_file(path, "AttributionResult", tensors, meta)
-
-    @classmethod
-    def load(cls, path: str | Path) -> AttributionResult:
-        """Read a saved result.
-
-        Raises:
-            ResultError: no such file, a damaged one, or a result of another kind.
-        """
-        tensors, meta = read_file(path, "AttributionResult")
-        meta["axes"] = tuple(Axis(a["name"], tuple(a["labels"])) for a in meta["axes"])
-        meta["provenance"] = Provenance(**meta["provenance"])
-        for name in ("answers", "foils"):
-            meta[name] = None if meta[name] is None else tuple(meta[name])
-        return cls(**{**meta, "corrupted": None, **tensors})
 
 
 def sites_of(provenance: Provenance) -> str:

@@ -14,7 +14,6 @@ Sources: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,7 +27,7 @@ from interp.discovery.scores import (
 )
 from interp.errors import PromptError
 from interp.models.model import Model
-from interp.results import Provenance, read_file, write_file
+from interp.results import Provenance, Stored
 from interp.runs.execute import execute
 from interp.taps.norms import centres
 from interp.token_batch import TokenBatch
@@ -45,7 +44,7 @@ THRESHOLD = 0.4
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class HeadScores:
+class HeadScores(Stored):
     """How much each head behaves like a known kind.
 
     Attributes:
@@ -124,19 +123,6 @@ class HeadScores:
             limit=1.0 if kind != "copying_logit" else None,
             missing="not defined",
         )
-
-    def save(self, path: str | Path) -> Path:
-        """Write the result to one safetensors file."""
-        tensors = {n: v for n, v in vars(self).items() if isinstance(v, Tensor)}
-        meta = {"chance": self.chance, "provenance": self.provenance}
-        return write_file(path, "HeadScores", tensors, meta)
-
-    @classmethod
-    def load(cls, path: str | Path) -> HeadScores:
-        """Read a saved result."""
-        tensors, meta = read_file(path, "HeadScores")
-        provenance = Provenance(**meta["provenance"])
-        return cls(**tensors, chance=meta["chance"], provenance=provenance)
 
 
 def repeated_tokens(model: Model, *, n: int, period: int, seed: int = 0) -> TokenBatch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Bool, Float
@@ -13,7 +12,7 @@ from interp.errors import ResultError
 from interp.intervals import Interval, bootstrap
 from interp.metrics import recovered
 from interp.patching.ranking import plot_top
-from interp.results import Axis, Provenance, cell_labels, pick, read_file, write_file
+from interp.results import Axis, Provenance, Stored, cell_labels, pick
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +22,7 @@ __all__ = ["PatchResult"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PatchResult:
+class PatchResult(Stored):
     """What every patch did to the metric.
 
     Attributes:
@@ -169,22 +168,3 @@ class PatchResult:
         parts = {"values": self.values, "per_prompt": self.per_prompt, "done": self.done}
         parts = {name: tensor[index] for name, tensor in parts.items()}
         return PatchResult(**{**vars(self), **parts, "axes": axes})
-
-    def save(self, path: str | Path) -> Path:
-        """Write the result to one safetensors file, whole or not at all."""
-        tensors = {"values": self.values, "per_prompt": self.per_prompt, "done": self.done,
-                   "clean": self.clean}  # fmt: skip
-        if self.corrupted is not None:
-            tensors["corrupted"] = self.corrupted
-        meta = {name: value for name, value in vars(self).items() if not isinstance(value, Tensor)}
-        return write_file(path, "PatchResult", tensors, meta)
-
-    @classmethod
-    def load(cls, path: str | Path) -> PatchResult:
-        """Read a saved result."""
-        tensors, meta = read_file(path, "PatchResult")
-        meta["axes"] = tuple(Axis(a["name"], tuple(a["labels"])) for a in meta["axes"])
-        meta["provenance"] = Provenance(**meta["provenance"])
-        for name in ("answers", "foils"):
-            meta[name] = None if meta[name] is None else tuple(meta[name])
-        return cls(**{**meta, "corrupted": None, **tensors})
