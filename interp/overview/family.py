@@ -4,8 +4,10 @@ Each cell of a family (a head, a position, ...) is measured on the prompt and on
 context. Its ``t`` is its distance from the contexts' mean in their standard deviation, which is
 shrunk half-way to the family's (a cell that never moves would have any t). Because a family has many
 cells, a cell's ``p`` is the share of contexts in which *some* cell goes as far as this one (the
-largest |t| of the family, each context against the others): 5% is the chance that a family shows
-anything at all where there is nothing.
+largest |t| of the family). Each context's t is taken in the same way, against all other rows and
+the prompt's among them: if the prompt is one more random context, its largest |t| is as likely to
+stand at any rank, however the cells are distributed, and 5% is the chance that a family shows
+anything at all.
 
 Source: Westfall & Young 1993, Resampling-Based Multiple Testing (single-step max-t); Tusher et al.
 2001 (a floor on the standard deviation).
@@ -16,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -58,15 +61,13 @@ class Family:
 
     def t(self) -> Float[Tensor, " cell"]:
         """The excess in (shrunk) standard deviations of the contexts."""
-        return self.excess / self._deviation()
+        return self._t()[:, 0].to(self.score)
 
     def p(self) -> Float[Tensor, " cell"]:
         """The share of contexts in which some cell goes this far; at least 1 / (1 + draws)."""
-        draws = self.contexts.shape[-1]
-        others = (draws * self.mean[:, None] - self.contexts) / (draws - 1)
-        extremes = ((self.contexts - others) / self._deviation()[:, None]).abs().amax(0)
-        beyond = (extremes >= self.t().abs()[:, None]).sum(-1)
-        return (1 + beyond).double() / (1 + draws)
+        t = self._t().abs()
+        beyond = (t[:, 1:].amax(0) >= t[:, :1] * (1 - 1e-9)).sum(-1)  # ties count, but for rounding
+        return (1 + beyond).double() / (1 + self.contexts.shape[-1])
 
     def survives(self) -> Bool[Tensor, " cell"]:
         """p at most :data:`LEVEL`, and an excess beyond anything that the untrained twin shows."""
@@ -87,8 +88,12 @@ class Family:
             )
         ]  # fmt: skip
 
-    def _deviation(self) -> Float[Tensor, " cell"]:
-        own = self.contexts.std(-1)
-        pooled = own.square().mean()
-        least = 1e-6 * self.score.abs().max() + 1e-12
-        return ((own.square() + pooled) / 2).sqrt().clamp(min=float(least))
+    def _t(self) -> Float[Tensor, "cell row"]:
+        """Each row against all others, the prompt in row 0."""
+        rows = torch.cat([self.score[:, None], self.contexts], -1).double()
+        n, least = rows.shape[-1], 1e-6 * float(rows.abs().max()) + 1e-12
+        rows = rows - rows.mean(-1, keepdim=True)
+        beyond = rows * n / (n - 1)  # less the mean of the others
+        squares = rows.square().sum(-1, keepdim=True) - rows * beyond  # about that mean
+        variance = squares.clamp(min=0) / (n - 2)
+        return beyond / ((variance + variance.mean(0)) / 2).sqrt().clamp(min=least)

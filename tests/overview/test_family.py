@@ -41,6 +41,23 @@ def test_where_there_is_nothing_a_family_speaks_one_time_in_twenty():
     assert 0.02 < spoke / 400 < 0.08  # LEVEL, give or take
 
 
+SHAPES = {
+    "many cells": lambda draw: torch.randn(800, 40, generator=draw),
+    "heavy tails": lambda draw: torch.randn(300, 40, generator=draw).mul(2).exp(),
+    "rare spikes": lambda draw: (torch.rand(300, 40, generator=draw) < 0.02).float(),  # attention
+    "few draws": lambda draw: torch.randn(300, 20, generator=draw),
+}
+
+
+@pytest.mark.parametrize("shape", list(SHAPES))
+def test_the_level_holds_whatever_the_cells_number_and_distribution(shape):
+    spoke = 0
+    for seed in range(200):
+        values = SHAPES[shape](torch.Generator().manual_seed(seed))
+        spoke += bool(family(values[:, 0], values[:, 1:]).survives().any())
+    assert spoke / 200 < 0.1  # LEVEL, give or take
+
+
 def test_what_is_the_same_in_every_context_is_no_finding():
     values = noise(5, 41, seed=1)
     values[2] = 100.0  # large, and always there
