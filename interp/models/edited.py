@@ -87,10 +87,10 @@ class Edited:
                 new = _new(place, value, old)
                 self._old.append((place.name, old))
                 place.write(new)
+            self._written = _versions(self._model)
         except BaseException:
             self.undo()
             raise
-        self._written = _versions(self._model)
         return self._model
 
     def __exit__(
@@ -125,8 +125,11 @@ class Edited:
 
     def _restore(self) -> KeyboardInterrupt | None:
         """Copy the old values back, whatever interrupts; writing one twice does no harm."""
-        interrupted = None
-        untouched = _versions(self._model) == self._written
+        interrupted, untouched = None, False
+        try:
+            untouched = _versions(self._model) == self._written
+        except KeyboardInterrupt as error:
+            interrupted = error
         while self._old:
             try:
                 name, old = self._old[-1]
@@ -135,7 +138,10 @@ class Edited:
             except KeyboardInterrupt as error:
                 interrupted = error
         if untouched and self._hash is not None:
-            self._model._hashed.update(state=_versions(self._model), hash=self._hash)
+            try:
+                self._model._hashed.update(state=_versions(self._model), hash=self._hash)
+            except KeyboardInterrupt as error:
+                interrupted = error
         return interrupted
 
 
@@ -147,6 +153,8 @@ def _plan(model: Model, edits: Mapping[str, Value]) -> list[tuple[Place, Value]]
             "tensors or functions, such as {'L2.W_out': lambda w: 0 * w}, or a WeightEdit."
         )
     for name, value in edits.items():
+        if not isinstance(name, str):
+            raise ModelError(f"no weight is called {name!r}: expected text, such as 'L2.W_out'.")
         if not isinstance(value, Tensor) and not callable(value):
             raise ModelError(
                 f"the edit of {name!r} is a {type(value).__name__}; expected a tensor or a "

@@ -31,8 +31,14 @@ __all__ = ["Place", "embedding_names", "places"]
 _HEADED: Final = ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V")
 _LAYERED: Final = (*_HEADED, "b_O", "W_in", "b_in", "W_gate", "b_gate", "W_out", "b_out")
 _OUTSIDE: Final = ("W_E", "W_pos", "W_U", "b_U")
+#: TransformerLens's modules, and what each holds.
+_MODULES: Final = {
+    "attn": (*_HEADED, "b_O"), "mlp": ("W_in", "b_in", "W_gate", "b_gate", "W_out", "b_out"),
+    "embed": ("W_E",), "pos_embed": ("W_pos",), "unembed": ("W_U", "b_U"),
+}  # fmt: skip
 _NAME: Final = re.compile(
-    r"(?:blocks\.(?P<block>\d+)\.(?:attn|mlp)\.|(?:embed|pos_embed|unembed)\.|L(?P<layer>[^.]+)\.)?"
+    r"(?:(?:blocks\.(?P<block>\d+)\.)?(?P<module>attn|mlp|embed|pos_embed|unembed)\."
+    r"|L(?P<layer>[^.]+)\.)?"
     r"(?:H(?P<head>[^.]+)\.)?(?P<weight>[Wb]_\w+)"
 )
 
@@ -81,7 +87,13 @@ def places(anatomy: Anatomy, name: str) -> list[Place]:
     weight = match["weight"] if match else ""
     layer = (match["block"] or match["layer"]) if match else None
     known = _LAYERED if layer is not None else _OUTSIDE
-    if match is None or weight not in known or (match["head"] and weight not in _HEADED):
+    held = _MODULES.get(match["module"] or "", known) if match else ()
+    if (
+        match is None
+        or weight not in known
+        or weight not in held
+        or (match["head"] and weight not in _HEADED)
+    ):
         raise _unknown(anatomy, name)
     if layer is None:
         return [Place(name, _own(anatomy, name, getattr(Weights(anatomy), weight)))]

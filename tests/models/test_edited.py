@@ -152,6 +152,28 @@ def test_ctrl_c_while_it_is_undone_does_not_stop_the_undoing(monkeypatch):
     assert same(model, before)
 
 
+def test_ctrl_c_while_weights_are_counted_leaves_nothing_written(monkeypatch):
+    from interp.models import edited
+
+    model = make()
+    before, versions = bits(model), edited._versions
+    for call in (2, 3, 4):  # after the last write; before and after the old values are copied back
+        calls = []
+
+        def interrupted(model, call=call, calls=calls):
+            calls.append(1)
+            if len(calls) == call:
+                raise KeyboardInterrupt
+            return versions(model)
+
+        assert model.weights_hash
+        monkeypatch.setattr(edited, "_versions", interrupted)
+        with pytest.raises(KeyboardInterrupt), model.edited({"L0.W_out": interp.Zero()}):
+            pass
+        assert same(model, before)
+        assert not edited._standing[model.hf]
+
+
 def test_an_edit_that_ends_too_early_takes_the_inner_ones_with_it_and_says_so():
     model = make()
     before = bits(model)
@@ -218,7 +240,8 @@ def test_tied_embeddings_are_refused_unless_both_are_named(family):
     before = bits(model)
     table = dict(model.hf.named_parameters())
     name = next(n for n, p in table.items() if p is model.hf.get_input_embeddings().weight)
-    for one, other in (("W_E", "W_U"), ("W_U", "W_E"), (name, "W_U"), ("lm_head.weight", "W_E")):
+    for one, other in (("W_E", "W_U"), ("W_U", "W_E"), (name, "W_U"), ("lm_head.weight", "W_E"),
+                       ("unembed.W_U", "W_E")):  # fmt: skip
         with pytest.raises(ModelError, match=f"'{one}' is tied to {other}"):
             model.edited({one: interp.Zero()}).__enter__()
     with model.edited({"W_E": lambda w: 2 * w, "W_U": lambda w: 2 * w}):
@@ -241,6 +264,9 @@ def test_errors():
         "model.layers.0.mlp.down.weight": "nearest: 'model.layers.0.mlp.down_proj.weight'",
         "L0.b_out": "a bias that this family does not have",
         "W_pos": "has no W_pos",
+        "embed.W_U": "no weight is called",
+        "blocks.0.mlp.W_Q": "no weight is called",
+        3: "no weight is called 3",
     }.items():
         with pytest.raises(ModelError, match=text):
             model.edited({name: interp.Zero()}).__enter__()
