@@ -1,12 +1,13 @@
 """What the same parts add to something they should not be about.
 
 A part may push a logit up in every prompt, or push all logits up alike; neither says that it knows
-the answer. The control scores each prompt with answers that are not its own, many times by seed,
-and a part survives if its mean over prompts lies outside the central 95% of those means.
+the answer. The control scores each prompt with answers dealt out at random, many times by seed, and
+a part survives if its mean over prompts ranks among the most extreme 5% of those means and its own.
 
-- Answers of several prompts: each draw is a permutation of the (answers, foils) pairs over the
-  prompts, so that the answers stay the same in sum; no prompt keeps its own pair, or one equal to
-  it, as far as the pairs allow.
+- Answers of several prompts: each draw is a random permutation of the (answers, foils) pairs over
+  the prompts, so that the answers stay the same in sum. A prompt may be dealt its own pair: only
+  then is the prompts' own order one more draw of the same kind to a part that knows nothing, and
+  the level exact (with few prompts, derangements alone let through four times as many).
 - Fewer than ``LEAST`` different pairs (a single prompt): each draw is a random token of the
   vocabulary, or two, one as the foil, never one of the prompts' own.
 - A direction: each draw is a Gaussian direction of the same length.
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from interp.direct.targets import Along, Logits
 
-__all__ = ["LEAST", "permuted", "random_directions", "random_tokens", "shuffle", "different"]
+__all__ = ["LEAST", "random_directions", "random_tokens", "shuffle", "different"]
 
 #: Fewer different pairs of answers and foils than this are too few to shuffle.
 LEAST: Final = 5
@@ -36,26 +37,11 @@ def different(target: Logits) -> Int[Tensor, " prompt"]:
 
 
 def shuffle(target: Logits, *, draws: int, seed: int) -> Logits:
-    """Each prompt with another prompt's answers and foils, once for each draw."""
-    kind, generator = different(target), torch.Generator().manual_seed(seed)
-    orders = torch.stack([permuted(kind, generator) for _ in range(draws)])
+    """The prompts' answers and foils in another order, once for each draw."""
+    prompts, generator = target.answers.shape[1], torch.Generator().manual_seed(seed)
+    orders = torch.stack([torch.randperm(prompts, generator=generator) for _ in range(draws)])
     foils = None if target.foils is None else target.foils[0][orders]
     return Logits(target.answers[0][orders], foils)
-
-
-def permuted(kind: Int[Tensor, " prompt"], generator: torch.Generator) -> Int[Tensor, " prompt"]:
-    """A random order in which no place holds its own kind, as far as swaps can bring it about."""
-    order = torch.randperm(len(kind), generator=generator)
-    for place in range(len(order)):
-        if kind[order[place]] != kind[place]:
-            continue
-        fits = (kind[order] != kind[place]) & (kind != kind[order[place]])
-        others = fits.nonzero().flatten()
-        if len(others):
-            pick = int(torch.randint(len(others), (1,), generator=generator))
-            other = int(others[pick])
-            order[[place, other]] = order[[other, place]]
-    return order
 
 
 def random_tokens(target: Logits, *, d_vocab: int, draws: int, seed: int) -> Logits:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LogitAttribution"]
 
+_NO_CONTROL = "this attribution has no control: measure it with null=100 draws."
 _UNITS = {"direction": "units of the direction"}
 
 
@@ -152,26 +153,39 @@ class LogitAttribution:
             ResultError: there was no control.
         """
         if self.null is None:
-            raise ResultError("this attribution has no control: measure it with null=100 draws.")
+            raise ResultError(_NO_CONTROL)
         tail = (1 - level) / 2
         ends = torch.tensor([tail, 1 - tail], dtype=self.null.dtype)
         low, high = torch.quantile(self.null, ends, dim=0)
         return Interval(self.null.mean(0), low, high, level)
 
     def survives(self, *, level: float = 0.95) -> Bool[Tensor, "part *axes"]:
-        """Whether each part's mean lies outside the central ``level`` of the control's draws.
+        """Whether each part's mean ranks outside the central ``level`` of the control's draws.
 
+        A permutation test, two-sided: ``2 (1 + draws that go as far) / (1 + draws) <= 1 - level``.
         True says: it does to the prompts' own answers what it does not do to others. ``bias`` and
         parts that push a token up whatever the prompt do not survive shuffled answers. Of parts
-        that know nothing one in twenty survives by chance, at the default level; of neurons more,
-        since those with a part of their own were chosen for their size on these very prompts.
+        that know nothing at most one in twenty survives by chance, at the default level; of
+        neurons more, since those with a part of their own were chosen for their size on these
+        very prompts, and of all parts where the answer is the model's own top token (no answers
+        were given), which is what it is because the parts agree on it.
 
         Raises:
-            ResultError: there was no control.
+            ResultError: there was no control, or one of too few draws for this level.
         """
-        null = self.null_interval(level=level)
+        if self.null is None:
+            raise ResultError(_NO_CONTROL)
+        draws, share = len(self.null), 1 - level
+        if 2 / (1 + draws) > share + 1e-9:
+            raise ResultError(
+                f"{draws} draws of the control bear level={1 - 2 / (1 + draws):.4g} at most, not {level}: "
+                "measure with more, such as null=1000."
+            )
         rounding = 1e-5 * self.per_prompt.abs().nan_to_num().amax().clamp(min=1.0)
-        return (self.values < null.low - rounding) | (self.values > null.high + rounding)
+        above = (self.null >= self.values - rounding).sum(0)
+        below = (self.null <= self.values + rounding).sum(0)
+        rare = 2 * (1 + torch.minimum(above, below)) <= (share + 1e-9) * (1 + draws)
+        return rare & ~self.values.isnan()
 
     # -- tables, figures, files ---------------------------------------------------------------
 

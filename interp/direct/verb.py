@@ -81,7 +81,7 @@ def logit_attribution(
         positions: where the logits are read: a name or number, ``"each"`` column, or a list;
             the last two make an axis ``position``. The target is the same at all of them.
         answers, foils: for text or token ids, as ``model.prompts`` takes them.
-        null: draws of the control (see :mod:`interp.direct.control`); 0 for none.
+        null: draws of the control (see :mod:`interp.direct.control`), at least 39; 0 for none.
         seed: of the control.
         batch: prompts at a time.
 
@@ -146,10 +146,10 @@ def _check_options(
             f"at={at!r}: logits are read behind the last block; only a direction= can be read "
             "elsewhere. interp.lens reads the logits of earlier layers."
         )
-    if neurons < 1 or null < 0 or null == 1 or (batch != "auto" and batch < 1):
+    if neurons < 1 or null < 0 or 0 < null < 39 or (batch != "auto" and batch < 1):
         raise RunError(
             f"neurons={neurons}, null={null}, batch={batch!r}; expected at least one neuron, no draws "
-            "of the control or many (one has no spread), and 'auto' or at least one prompt at a time."
+            "of the control or at least 39 (fewer can say nothing at 5%), and 'auto' or at least one prompt at a time."
         )
     if direction is not None and (
         direction.ndim not in (1, 2) or direction.shape[-1] != model.d_model

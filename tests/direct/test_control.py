@@ -4,9 +4,12 @@ import pytest
 import torch
 
 import interp
-from interp.direct.control import different, permuted, random_tokens, shuffle
+from interp.direct.control import different, random_tokens, shuffle
+from interp.direct.result import LogitAttribution
 from interp.direct.targets import Logits
 from interp.direct.verb import logit_attribution
+from interp.errors import ResultError, RunError
+from interp.results import Axis
 from tests import tiny
 
 
@@ -14,25 +17,46 @@ def column(*ids):
     return torch.tensor(ids)[None, :, None]
 
 
-def test_no_prompt_keeps_its_own_pair():
+def test_pairs_are_dealt_out_whole():
     target = Logits(column(*range(10, 18)), column(*range(20, 28)))
     drawn = shuffle(target, draws=50, seed=0)
-    assert not bool((drawn.answers == target.answers).any())
     assert torch.equal(drawn.answers - 10, drawn.foils - 20)  # pairs stay pairs
     assert torch.equal(drawn.answers.sort(1).values, target.answers.expand(50, -1, -1))
     assert torch.equal(drawn.answers, shuffle(target, draws=50, seed=0).answers)
     assert not torch.equal(drawn.answers, shuffle(target, draws=50, seed=1).answers)
-
-
-def test_equal_pairs_count_as_ones_own_as_far_as_they_allow():
-    generator = torch.Generator().manual_seed(0)
-    half = torch.tensor([0, 0, 0, 1, 1, 1])
-    most = torch.tensor([0, 0, 0, 0, 1])
-    for _ in range(20):
-        assert not bool((half[permuted(half, generator)] == half).any())
-        assert int((most[permuted(most, generator)] == most).sum()) == 3
     sets = Logits(torch.tensor([[[3, 4], [4, 3], [5, -1]]]))
     assert different(sets).tolist()[0] == different(sets).tolist()[1] != different(sets).tolist()[2]
+
+
+def found_of(values, null):
+    parts = len(values)
+    axis = Axis("part", tuple(f"L{i}.attn_out" for i in range(parts)))
+    return LogitAttribution(
+        values=values, per_prompt=values[:, None], axes=(axis,), total=values.sum(0)[None],
+        error=0.0, null=null, control="shuffled answers", by="component", what="logit", n_heads=1,
+        answers=None, foils=None, provenance=None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("prompts", [5, 8, 40])
+def test_of_parts_that_know_nothing_one_in_twenty_survives(prompts):
+    target, generator = Logits(column(*range(prompts))), torch.Generator().manual_seed(0)
+    logits = torch.randn(1000, prompts, prompts, generator=generator)  # part, prompt, answer
+    logits += torch.randn(1000, 1, prompts, generator=generator)  # pushes some answers up anyway
+    orders = shuffle(target, draws=100, seed=0).answers[..., 0]
+    null = torch.stack([logits[:, torch.arange(prompts), order].mean(-1) for order in orders])
+    found = found_of(logits.diagonal(dim1=1, dim2=2).mean(-1), null)
+    assert 0.01 < found.survives().double().mean() < 0.07
+
+
+def test_too_few_draws_say_nothing():
+    found = found_of(torch.tensor([5.0, 0.0]), torch.zeros(39, 2))
+    assert found.survives().tolist() == [True, False]
+    with pytest.raises(ResultError, match=r"bear level=0.95 at most, not 0.99"):
+        found.survives(level=0.99)
+    model = interp.load(tiny.shared("gpt2"), check=False)
+    with pytest.raises(RunError, match="at least 39"):
+        logit_attribution(model, tiny.tokens(1, 6), null=20)
 
 
 def test_random_tokens_are_never_the_prompts_own():

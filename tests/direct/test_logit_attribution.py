@@ -252,7 +252,7 @@ def test_errors():
         ({"tokens": [5], "direction": vector}, "tokens and direction were given"),
         ({"at": "L1.resid_pre"}, "only a direction= can be read"),
         ({"neurons": 0}, "neurons=0"),
-        ({"null": 1}, "one has no spread"),
+        ({"null": 1}, "at least 39"),
         ({"batch": 0}, "batch=0"),
         ({"direction": torch.ones(31)}, r"shape \[31\]; expected \[32\]"),
         ({"direction": torch.ones(3, 32)}, "3 directions for 4 prompts"),
