@@ -8,6 +8,11 @@
    is what goes further than any cell of its family does on 95% of the contexts, and further than
    the twin does anywhere.
 
+A top token is what it is because the model's parts agree on it, so where no ``answer`` is given,
+what is said of that token (direct attribution, lens) goes beyond random contexts more often than by
+chance, in an untrained model too; therefore the twin is then asked about its own top token. With a
+given answer, and in the other families, the level is that of the test.
+
 An overview: each of these is a verb of its own with more to say. Sources stand with those verbs, and
 those of the test in :mod:`interp.overview.family`.
 """
@@ -17,6 +22,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from interp.errors import PromptError
 from interp.lenses.attention import attention
@@ -55,7 +62,8 @@ def scan(
 
     Args:
         prompt: one text, or one row of token ids; at least three tokens.
-        answer: the next token to explain (one token); None: the model's own top token.
+        answer: the next token to explain (one token); None: the model's own top token (and for the
+            twin its own).
         foil: a token whose logit is subtracted in the direct attribution; None: none.
         top: predictions kept.
         draws: random contexts of the control, at least 19.
@@ -70,18 +78,21 @@ def scan(
     """
     ids = one_prompt(model, prompt)
     rows = contexts(model, ids, draws=draws, seed=seed)
-    logits = model.run(ids[None], logits="last").logits[0, 0].float().cpu()
+    logits = _logits(model, ids)
     said = int(logits.argmax()) if answer is None else _token(model, answer, "answer")
     other = None if foil is None else _token(model, foil, "foil")
     if other == said:
         raise PromptError(f"answer and foil are both {_text(model, said)!r}: give another foil.")
     words = [f"{i} {_text(model, token).strip()}" for i, token in enumerate(ids.tolist())]
     untrained = model.random_twin(seed + 1) if twin is True else twin or None
+    theirs = None if untrained is None else _logits(untrained, ids)
+    asked = said if theirs is None or answer is not None else int(theirs.argmax())
+    asked = said if asked == other else asked
     steps = [
         (who, name, run)
-        for who, some in ((untrained, rows[: 1 + _FEWEST]), (model, rows))
+        for who, some, token in ((untrained, rows[: 1 + _FEWEST], asked), (model, rows, said))
         if who is not None
-        for name, run in measurements(Setting.of(who, some, said, other, words), seed).items()
+        for name, run in measurements(Setting.of(who, some, token, other, words), seed).items()
     ]
     largest: dict[str, float] = {}
     families = []
@@ -89,7 +100,7 @@ def scan(
         found = run()
         family = Family(
             name, found.unit, found.cells, found.values[:, 0].clone(),
-            found.values[:, 1:].contiguous(),            largest.get(name),
+            found.values[:, 1:].contiguous(), largest.get(name),
         )  # fmt: skip
         if who is model:
             families.append(family)
@@ -100,9 +111,7 @@ def scan(
         answer=_text(model, said),
         foil=None if other is None else _text(model, other),
         predictions=_top(model, logits, top),
-        twin_predictions=None if untrained is None else _top(
-            model, untrained.run(ids[None], logits="last").logits[0, 0].float().cpu(), top
-        ),
+        twin_predictions=None if theirs is None else _top(model, theirs, top),
         families=tuple(families),
         lens=lens(model, ids[None]),
         attention=attention(model, ids[None], _heads(families)),
@@ -111,6 +120,10 @@ def scan(
             twin=None if untrained is None else untrained.name,
         ),
     )  # fmt: skip
+
+
+def _logits(model: Model, ids: Int[Tensor, " pos"]) -> Float[Tensor, " vocab"]:
+    return model.run(ids[None], logits="last").logits[0, 0].float().cpu()
 
 
 def _token(model: Model, given: str | int, word: str) -> int:
@@ -125,7 +138,7 @@ def _text(model: Model, token: int) -> str:
     return str(token) if model.tokenizer is None else model.to_str_tokens([token])[0]
 
 
-def _top(model: Model, logits: torch.Tensor, n: int) -> tuple[tuple[str, float], ...]:
+def _top(model: Model, logits: Tensor, n: int) -> tuple[tuple[str, float], ...]:
     best = logits.softmax(-1).topk(min(n, len(logits)))
     return tuple(
         (_text(model, i), p)

@@ -74,6 +74,18 @@ def test_an_untrained_model_has_no_findings(model):
     assert "Nothing, of" in result.html()
 
 
+def test_the_twin_is_asked_about_its_own_top_token_as_the_model_is(model):
+    twin = model.random_twin(5)
+    own = scan(twin, TEXT, twin=False, draws=19)
+    told = scan(twin, TEXT, answer=" Paris", twin=False, draws=19)
+    assert own.answer != " Paris"
+    for name in ("direct", "lens"):
+        found = scan(model, TEXT, twin=twin, draws=19)[name]
+        assert found.twin == pytest.approx(float(own[name].excess.abs().max()))
+        given = scan(model, TEXT, answer=" Paris", twin=twin, draws=19)[name]
+        assert given.twin == pytest.approx(float(told[name].excess.abs().max()))
+
+
 def test_random_words_tell_next_to_nothing_about_attention_or_positions(model):
     """The families that do not ask about the prompt's own answer keep their level."""
     spoke = []
