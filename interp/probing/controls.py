@@ -21,17 +21,41 @@ __all__ = ["control_task", "seen", "shuffled"]
 
 
 def shuffled(
-    targets: Float[np.ndarray, " n"], documents: Int[np.ndarray, " n"], count: int, seed: int
+    targets: Float[np.ndarray, " n"],
+    documents: Int[np.ndarray, " n"],
+    count: int,
+    seed: int,
+    folds: Int[np.ndarray, " n"] | None = None,
 ) -> Float[np.ndarray, "count n"]:
-    """``count`` permutations of the labels."""
+    """``count`` permutations of the labels.
+
+    Args:
+        folds: where they were dealt by these labels: labels are shuffled within each, and folds
+            of one size swap theirs, so that shuffled classes are as even over folds as the true
+            ones. (Uneven folds score below chance, and anything would look better than that.)
+    """
     rng = np.random.default_rng([seed, 0])
     first = np.unique(documents, return_index=True)[1]
-    of_document = targets[first]
-    if (of_document[documents] == targets).all():
-        rows = [rng.permutation(of_document)[documents] for _ in range(count)]
-    else:
-        rows = [rng.permutation(targets) for _ in range(count)]
+    whole = bool((targets[first][documents] == targets).all())
+    values, dealt = (targets[first], folds if folds is None else folds[first]) if whole else (
+        targets, folds)  # fmt: skip
+    rows = [_permuted(values, dealt, rng) for _ in range(count)]
+    rows = [row[documents] for row in rows] if whole else rows
     return np.stack(rows) if rows else np.zeros((0, len(targets)))
+
+
+def _permuted(
+    values: Float[np.ndarray, " n"], folds: Int[np.ndarray, " n"] | None, rng: np.random.Generator
+) -> Float[np.ndarray, " n"]:
+    if folds is None:
+        return rng.permutation(values)
+    out = values.copy()
+    places = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
+    for size in sorted({len(place) for place in places}):
+        alike = [place for place in places if len(place) == size]
+        for to, source in zip(alike, rng.permutation(len(alike)), strict=True):
+            out[to] = rng.permutation(values[alike[source]])
+    return out
 
 
 def control_task(

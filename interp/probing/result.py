@@ -92,8 +92,13 @@ class ProbeResult:
 
     @property
     def baseline(self) -> float:
-        """The score of always saying the training folds' commonest class (0 for R²)."""
-        guess = scoring.naive(self.labels, self.folds, len(self.classes or ()))
+        """The score of always saying the commonest class of all examples (0 for R²)."""
+        if self.classes is None:
+            guess = scoring.naive(self.labels, self.folds)
+        else:
+            guess = (
+                torch.bincount(self.labels.long()).argmax().to(self.labels).expand_as(self.labels)
+            )
         return float(scoring.score(self.metric, guess, self.labels, self.folds))
 
     def scores(self, metric: str) -> Float[Tensor, " site"]:

@@ -73,15 +73,11 @@ def interval(
     return Interval(mean.float(), low.float(), high.float(), level)
 
 
-def naive(labels: Labels, folds: Int[Tensor, " n"], n_classes: int) -> Labels:
-    """What a probe that sees nothing predicts: the training folds' commonest class, or mean."""
+def naive(labels: Labels, folds: Int[Tensor, " n"]) -> Labels:
+    """What a probe of real labels that sees nothing predicts: the training folds' mean."""
     out = torch.zeros_like(labels)
     for fold in folds.unique():
-        train = labels[folds != fold]
-        if n_classes:
-            out[folds == fold] = torch.bincount(train.long(), minlength=n_classes).argmax().to(out)
-        else:
-            out[folds == fold] = train.mean()
+        out[folds == fold] = labels[folds != fold].mean()
     return out
 
 
@@ -109,7 +105,7 @@ def parts(
     """What each example adds to the numerators and denominators."""
     predicted, labels = predicted.double(), labels.double()
     if metric == "r2":
-        average = torch.stack([naive(y, folds, 0) for y in labels.reshape(-1, len(folds))])
+        average = torch.stack([naive(y, folds) for y in labels.reshape(-1, len(folds))])
         around = (labels - average.view_as(labels)).square()
         return (labels - predicted).square()[..., None, :], around[..., None, :]
     right = (predicted == labels).double()[..., None, :]

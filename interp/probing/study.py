@@ -15,7 +15,7 @@ from interp.errors import MetricError, PromptError
 from interp.probing.controls import shuffled
 from interp.probing.fit import CLASSIFIERS, GRIDS, KINDS
 from interp.probing.scoring import METRICS
-from interp.probing.targets import deal, encode, flat, number
+from interp.probing.targets import deal, encode, evenly, flat, number
 
 __all__ = ["Study", "digest", "per_example", "plan"]
 
@@ -56,13 +56,20 @@ def plan(
         raise MetricError(
             f"metric={metric!r} with kind={kind!r}; expected one of {', '.join(valid)}."
         )
-    if shuffles < 0 or draws < 0:
-        raise MetricError(f"shuffles={shuffles}, controls={draws}; expected 0 or more of each.")
+    for name, value in {
+        "shuffles": shuffles,
+        "controls": draws,
+        "seed": seed,
+        "folds": folds,
+    }.items():
+        if isinstance(value, bool) or not hasattr(value, "__index__") or value < 0:
+            raise MetricError(f"{name}={value!r}; expected a whole number, 0 or more.")
     grid = _strengths(kind, l2, folds)
     targets, classes = encode(labels, classes=is_class)
     documents, _ = number(groups)
     dealt = deal(targets, documents, folds, seed, classes)
-    everything = np.concatenate([targets[None], shuffled(targets, documents, shuffles, seed)])
+    even = dealt if is_class and evenly(targets, folds) else None
+    everything = np.concatenate([targets[None], shuffled(targets, documents, shuffles, seed, even)])
     import sklearn
 
     record = {
@@ -74,11 +81,12 @@ def plan(
 
 
 def _strengths(kind: str, l2: float | Sequence[float] | None, folds: int) -> tuple[float, ...]:
-    given = GRIDS[kind] if l2 is None else (l2,) if isinstance(l2, int | float) else tuple(l2)
+    given = GRIDS[kind] if l2 is None else (l2,) if isinstance(l2, int | float | str) else tuple(l2)
     if l2 is not None and kind in ("linear", "mean"):
         raise MetricError(f"l2={l2!r}: kind={kind!r} has no penalty; leave l2 out.")
     least = 0.0 if kind == "ridge" else 1e-12
-    if not given or (kind in ("logistic", "ridge") and not all(least <= s < np.inf for s in given)):
+    fits = all(isinstance(s, int | float) and least <= s < np.inf for s in given)
+    if not given or (kind in ("logistic", "ridge") and not fits):
         raise MetricError(f"l2={l2!r}; expected positive numbers, such as 0.01 or (1, 0.1, 0.01).")
     if len(given) > 1 and folds < 3:
         raise MetricError(

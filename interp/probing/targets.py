@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,20 @@ from torch import Tensor
 
 from interp.errors import PromptError
 
-__all__ = ["deal", "encode", "flat", "number"]
+__all__ = ["deal", "encode", "evenly", "flat", "number"]
 
 
 def flat(given: Any) -> list[Any]:
-    """Labels, types or documents of any container as one flat list of Python values."""
+    """Labels, types or documents of any container as one flat list of Python values.
+
+    Raises:
+        PromptError: they are no list, or one of them is no word or number.
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise PromptError(
+            f"labels, types and documents were given as {type(given).__name__} {given!r:.60}; expected a "
+            "list or a tensor, one word or number for each example."
+        )
     if isinstance(given, Tensor | np.ndarray):
         return list(given.reshape(-1).tolist())
     out: list[Any] = []
@@ -26,7 +35,12 @@ def flat(given: Any) -> list[Any]:
         if nested and getattr(one, "shape", None) != ():
             out += flat(one)
         else:
-            out.append(one.item() if hasattr(one, "item") else one)
+            value = one.item() if hasattr(one, "item") else one
+            if not isinstance(value, Hashable):
+                raise PromptError(
+                    f"{value!r:.60} is no label: expected a word or a number for each example."
+                )
+            out.append(value)
     return out
 
 
@@ -76,6 +90,11 @@ def encode(labels: Sequence[Any], *, classes: bool) -> tuple[Float[np.ndarray, "
     return np.array([place[y] for y in labels], dtype=np.float64), tuple(str(y) for y in kinds)
 
 
+def evenly(targets: Float[np.ndarray, " n"], folds: int) -> bool:
+    """Whether some class has an example for each fold, so that folds can have like shares of it."""
+    return int(np.unique(targets, return_counts=True)[1].max()) >= folds
+
+
 def deal(
     targets: Float[np.ndarray, " n"],
     documents: Int[np.ndarray, " n"],
@@ -96,13 +115,15 @@ def deal(
         )
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
+    even = classes is not None and evenly(targets, folds)
+
     for i, name in enumerate(classes or ()):
         if len(set(documents[targets == i].tolist())) == 1:
             raise PromptError(
                 f"class {name!r} occurs in one document only, so no probe could learn it and be "
                 "tested on it. Leave it out, or give finer documents=."
             )
-    kind = GroupKFold if classes is None else StratifiedGroupKFold
+    kind = StratifiedGroupKFold if even else GroupKFold
     splitter = kind(n_splits=folds, shuffle=True, random_state=seed)
     out = np.zeros(len(targets), dtype=np.int64)
     with warnings.catch_warnings():

@@ -152,11 +152,11 @@ def probe_features(
     Other arguments and errors are those of :func:`probe`.
     """
     named = dict(features) if isinstance(features, Mapping) else {"features": features}
-    rows = {name: torch.as_tensor(x) for name, x in named.items()}
+    rows = {name: _array(name, x) for name, x in named.items()}
     sizes = {name: tuple(x.shape) for name, x in rows.items()}
     if (
         not rows
-        or any(x.ndim != 2 for x in rows.values())
+        or any(x.ndim != 2 or not x.numel() for x in rows.values())
         or len({s[0] for s in sizes.values()}) > 1
     ):
         raise MetricError(
@@ -182,3 +182,17 @@ def probe_features(
     shapes = {name: tuple(x.shape[1:]) for name, x in rows.items()}
     rows = {name: x.detach().float().cpu() for name, x in rows.items()}
     return measure(rows, shapes, dict.fromkeys(rows, words), study, "rows", provenance, progress)
+
+
+def _array(name: str, given: Any) -> Tensor:
+    """Features as a tensor.
+
+    Raises:
+        MetricError: they are no numbers.
+    """
+    try:
+        return torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise MetricError(
+            f"the features {name!r} are {type(given).__name__}; expected numbers [n, d]."
+        ) from error

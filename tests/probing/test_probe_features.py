@@ -149,6 +149,35 @@ def test_shuffled_labels_are_at_chance_and_swap_whole_documents():
     assert (swapped.sum(1) == one_each.sum()).all()
 
 
+def test_shuffled_classes_are_as_even_over_folds_as_the_true_ones():
+    """Where nothing can be read, shuffled labels score what the true ones do: p is not small."""
+    result = probe_features(torch.ones(40, 3), [0, 1] * 20, l2=0.1, shuffles=30, controls=0)
+    assert float(result.score) == 0.5
+    assert torch.equal(result.null, torch.full((1, 30), 0.5))
+    assert float(result.p_values()) == 1.0
+    folds = np.array([0, 0, 1, 1, 2, 2, 2, 3, 3, 3])
+    labels = np.array([0, 1, 0, 0, 1, 0, 0, 1, 1, 0.0])
+    rows = controls.shuffled(labels, np.arange(10), 2000, 0, folds)
+    for sizes in (slice(0, 4), slice(4, 10)):  # folds of one size swap their shares
+        shares = {
+            tuple(sorted(row[folds == f].sum() for f in np.unique(folds[sizes]))) for row in rows
+        }
+        assert len(shares) == 1
+    assert len({tuple(row) for row in rows}) == 72  # of 210 that keep the total
+
+
+def test_folds_may_outnumber_the_examples_of_a_class():
+    """Leaving out one document at a time; the commonest class is never worse than half."""
+    x, labels, _ = planted(30, 6, noise=0.1)
+    result = probe_features(x, labels, folds=30, l2=0.1, shuffles=2)
+    assert sorted(result.folds.tolist()) == list(range(30))
+    few = probe_features(torch.randn(8, 3), [0, 1] * 4, shuffles=1)
+    assert few.baseline == 0.5
+    blocks = torch.arange(40) // 4
+    apart = probe_features(torch.randn(40, 3), blocks % 2, documents=blocks, folds=10, shuffles=1)
+    assert apart.baseline == 0.5  # not 0: in training the other class is always the commoner one
+
+
 def test_noise_is_not_found_and_the_best_of_many_sites_is_corrected_for():
     g = torch.Generator().manual_seed(1)
     sites = {f"s{i}": torch.randn(60, 4, generator=g) for i in range(12)}
@@ -219,6 +248,10 @@ def test_the_same_seed_gives_the_same_bytes_and_files_keep_them(tmp_path):
         ([0, 1] * 5, {"documents": [0, 0, 0, 1, 1, 1, 2, 2, 2, 2]}, "folds=5 of 3 documents"),
         ([0, 1] * 5, {"documents": [0]}, "documents= has 1 entries"),
         ([0] * 9 + [1], {}, "class '1' occurs in one document only"),
+        (5, {}, "given as int 5"),
+        ("ab" * 5, {}, "given as str 'ababababab'"),
+        (None, {}, "given as NoneType"),
+        ([{"a": 1}] * 10, {}, "is no label"),
     ],
 )  # fmt: skip
 def test_labels_that_do_not_fit_are_refused(labels, options, text):
@@ -234,7 +267,11 @@ def test_labels_that_do_not_fit_are_refused(labels, options, text):
         ({"l2": -1.0}, "expected positive numbers"),
         ({"l2": 0.1, "kind": "mean"}, "has no penalty"),
         ({"folds": 2}, "none to choose l2 on"),
-        ({"shuffles": -1}, "expected 0 or more"),
+        ({"shuffles": -1}, "shuffles=-1; expected a whole number, 0 or more"),
+        ({"shuffles": "5"}, "shuffles='5'"),
+        ({"folds": 2.5}, "folds=2.5"),
+        ({"seed": -1}, "seed=-1"),
+        ({"l2": "a"}, "l2='a'"),
     ],
 )
 @pytest.mark.bad_input
@@ -248,5 +285,8 @@ def test_features_that_are_not_finite_or_of_one_size_are_refused():
     x[4, 1] = torch.inf
     with pytest.raises(MetricError, match="1 of 10 examples have NaN or infinite features at 'f'"):
         probe_features({"f": x}, [0, 1] * 5)
-    with pytest.raises(MetricError, match="the same n at each site"):
-        probe_features({"f": x, "g": x[:5]}, [0, 1] * 5)
+    for odd in ({"f": x, "g": x[:5]}, x[:, :0]):
+        with pytest.raises(MetricError, match="the same n at each site"):
+            probe_features(odd, [0, 1] * 5)
+    with pytest.raises(MetricError, match="'features' are str"):
+        probe_features("x", [0, 1] * 5)
