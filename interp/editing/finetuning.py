@@ -8,6 +8,7 @@ has larger weights and fewer of them, and may need a larger ε before anything i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class FineTuning:
         norm: ``"linf"``: no weight moves further than ε; ``"l2"``: no matrix, in Frobenius norm;
             None: no bound.
         epsilon: the bound, in the unit of the weights; None: 1e-4 for one layer, 5e-5 for several.
+            A weight in half precision is trained in float32, and rounded after the bound.
         lr: Adam's step.
         steps: losses looked at; one step fewer is taken.
         stop: loss below which training stops.
@@ -88,6 +90,7 @@ def finetune(
     Raises:
         PromptError: as many targets as prompts are expected; a target does not continue its prompt.
         ModelError: no such layer, or an MLP without a down projection.
+        RunError: a loss that is no longer finite.
     """
     config = config or FineTuning()
     layers = (layer,) if isinstance(layer, int) else tuple(layer)
@@ -121,33 +124,42 @@ def _train(
 ) -> dict[str, float]:
     notes: dict[str, float] = {}
     with _trained(model, layers) as parameters:
-        start = [p.detach().clone() for p in parameters]
-        optimiser = torch.optim.Adam(parameters, lr=config.lr)
+        start = [_wide(p) for p in parameters]
+        moved = [old.clone() for old in start]
+        optimiser = torch.optim.Adam(moved, lr=config.lr)
         for step in range(config.steps):
-            optimiser.zero_grad()
             total = 0.0
             for request in requests:  # one at a time: their graphs need not fit together
                 with torch.enable_grad():
                     loss = target_loss(logits_of(model.anatomy, request), request) / len(requests)
                 loss.backward()
                 total += float(loss.detach())
+            if not math.isfinite(total):
+                raise RunError(
+                    f"the loss is no longer finite after {step} steps: lower lr={config.lr:g}, or "
+                    "look at the model's weights."
+                )
             notes = {"loss": total, "steps": step}
             if total < config.stop or step == config.steps - 1:
                 break
+            for weight, parameter in zip(moved, parameters, strict=True):
+                weight.grad = None if parameter.grad is None else _wide(parameter.grad)
+                parameter.grad = None
             optimiser.step()
-            for parameter, old in zip(parameters, start, strict=True):
-                _bound(parameter, old, config.norm, epsilon)
+            for weight, parameter, old in zip(moved, parameters, start, strict=True):
+                _bound(weight, old, config.norm, epsilon)
+                parameter.detach().copy_(weight)
     return notes
 
 
 @torch.no_grad()
-def _bound(parameter: nn.Parameter, old: Tensor, norm: str | None, epsilon: float) -> None:
+def _bound(weight: Tensor, old: Tensor, norm: str | None, epsilon: float) -> None:
     """Bring a weight back to within ε of where it was."""
     if norm == "linf":
-        parameter.copy_(torch.clamp(parameter, min=old - epsilon, max=old + epsilon))
+        weight.copy_(torch.clamp(weight, min=old - epsilon, max=old + epsilon))
     elif norm == "l2":
-        change = parameter - old
-        parameter.copy_(old + change * (epsilon / change.norm()).clamp(max=1))
+        change = weight - old
+        weight.copy_(old + change * (epsilon / change.norm()).clamp(max=1))
 
 
 @contextmanager
@@ -168,12 +180,16 @@ def _trained(model: Model, layers: Sequence[int]) -> Iterator[list[nn.Parameter]
 
 
 def _copy(model: Model, layer: int) -> Tensor:
-    w = model.weights.layer(layer).W_out.clone()
-    return w.to(torch.promote_types(w.dtype, torch.float32))
+    return _wide(model.weights.layer(layer).W_out)
+
+
+def _wide(w: Tensor) -> Tensor:
+    """A copy in float32 or better."""
+    return w.detach().clone().to(torch.promote_types(w.dtype, torch.float32))
 
 
 def _check_layers(model: Model, layers: Sequence[int]) -> None:
-    wrong = [index for index in layers if not 0 <= index < model.n_layers]
+    wrong = [index for index in layers if index not in range(model.n_layers)]
     if wrong or not layers or len(set(layers)) < len(layers):
         raise ModelError(
             f"layer={list(layers)}: expected different layers from 0 to {model.n_layers - 1}."
@@ -199,7 +215,11 @@ def _aligned(
     names: list[str | None] = [None] * len(texts)
     if subjects is not None:
         names = [subjects] if isinstance(subjects, str) else list(subjects)
-    if (isinstance(targets, str) and len(texts) > 1) or {len(texts)} != {len(goals), len(names)}:
+    if (
+        (isinstance(targets, str) and len(texts) > 1)
+        or not texts
+        or {len(texts)} != {len(goals), len(names)}
+    ):
         raise PromptError(
             f"there are {len(texts)} prompts, {len(goals)} targets and {len(names)} subjects: "
             "expected one target (and subject) for each prompt."

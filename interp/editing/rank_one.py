@@ -30,7 +30,7 @@ from interp.editing.rome_config import Rome
 from interp.editing.second_moments import Covariance
 from interp.editing.value import optimise_value
 from interp.editing.weight_edit import RankOne, WeightEdit
-from interp.errors import ModelError, PromptError
+from interp.errors import ModelError, PromptError, RunError
 from interp.models.model import Model
 from interp.prompts.prompts import Prompts
 from interp.results import Provenance
@@ -76,10 +76,11 @@ def rome(
     Raises:
         PromptError: the subject is not in the prompt once; the target does not continue it.
         ModelError: no such layer; a covariance of another model; an MLP without a down projection.
+        RunError: the model's numbers are not finite.
     """
     config = config or Rome()
-    if not 0 <= layer < model.n_layers:
-        raise ModelError(f"layer={layer}: expected 0 to {model.n_layers - 1}.")
+    if layer not in range(model.n_layers):
+        raise ModelError(f"layer={layer!r}: expected 0 to {model.n_layers - 1}.")
     if covariance is not None:
         covariance.check(model)
         covariance.at(layer)
@@ -95,6 +96,11 @@ def rome(
         else covariance.solve(layer, value.key, damping=config.damping).to(value.key)
     )  # fmt: skip
     u = solved / (solved @ value.key)
+    if not bool(u.isfinite().all() and value.delta.isfinite().all()):
+        raise RunError(
+            f"the edit of layer {layer} is not finite (last loss {value.notes['loss']:g}): look at "
+            "the model's weights, or run it in float32."
+        )
     change = RankOne(u.to(value.delta), value.delta)
     origin = Provenance.of(
         model, seed=seed, verb="rome", prompt=text, subject=subject, target=described(target),

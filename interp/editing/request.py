@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -85,7 +86,7 @@ class Request:
         spans = [_span(model, text, subject, len(text) - len(prompt), prompt) for text in texts]
         rows = [model.tokens.encode(text).ids[0].tolist() + list(ids[:-1]) for text in texts]
         if essence is not None:
-            text = essence.format(subject=subject)
+            text = essence.replace("{subject}", str(subject))
             spans.append(_span(model, text, subject, 0, text))
             rows.append(model.tokens.encode(text).ids[0].tolist())
         batch = model.tokens.take(TokenBatch.stack(rows)).to(model.device)
@@ -130,10 +131,11 @@ def target_ids(model: Model, prompt: str, target: str | int | Sequence[int]) -> 
     """The token ids that continue a prompt, one or more.
 
     Raises:
-        PromptError: the text changes the prompt's own tokens, or adds none.
+        PromptError: the text changes the prompt's own tokens, or adds none; an id that the model
+            does not have.
     """
     if not isinstance(target, str):
-        return (target,) if isinstance(target, int) else tuple(int(i) for i in target)
+        return _ids(model, target)
     before = model.tokens.encode(prompt).ids[0].tolist()
     after = model.tokens.encode(prompt + target).ids[0].tolist()
     if after[: len(before)] != before or len(after) == len(before):
@@ -143,6 +145,26 @@ def target_ids(model: Model, prompt: str, target: str | int | Sequence[int]) -> 
             "target with its leading space (' Paris'), or give its ids."
         )
     return tuple(after[len(before) :])
+
+
+def _ids(model: Model, target: Any) -> tuple[int, ...]:
+    try:
+        given = torch.as_tensor(target).reshape(-1)
+    except (TypeError, ValueError, RuntimeError):
+        given = torch.zeros(1)
+    if len(given) and (given.is_floating_point() or given.dtype == torch.bool):
+        raise PromptError(
+            f"the target is {target!r}: expected a text with its leading space, a token id, or "
+            "several."
+        )
+    ids = tuple(int(i) for i in given.tolist())
+    wrong = [i for i in ids if not 0 <= i < model.d_vocab]
+    if wrong or not ids:
+        raise PromptError(
+            f"the target {target!r} has {f'the id {wrong[0]}' if wrong else 'no token'}: expected 0 "
+            f"to {model.d_vocab - 1}, one or more."
+        )
+    return ids
 
 
 def _span(model: Model, text: str, subject: str | None, start: int, within: str) -> tuple[int, int]:

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.errors import BudgetError, ModelError, PromptError, warn
+from interp.errors import BudgetError, ModelError, PromptError, RunError, warn
 from interp.models.model import Model
 from interp.progress import Bar
 from interp.results import Provenance, read_file, write_file
@@ -142,21 +142,26 @@ def covariance(
         progress: show a bar; None shows it for long work on a terminal.
 
     Raises:
-        PromptError: no text, or one that cannot be read.
+        PromptError: no text, or one that cannot be read; an iterator, which has no length.
+        ModelError: no such layer, or one named twice.
         SiteError: the model has no neurons (a mixture of experts).
         BudgetError: the matrices do not fit in memory.
     """
     wanted = _layers(model, layers)
+    if batch < 1:
+        raise RunError(f"batch={batch}; expected 1 or more.")
+    texts = model.batch(texts) if isinstance(texts, Tensor) else texts  # one row may stand alone
     total = _rows(texts)
     size = model.anatomy.d_mlp or 0
     _fits(model, len(wanted), size)
     where = torch.device("cpu") if model.device.type == "mps" else model.device  # has no float64
     sums = torch.zeros(len(wanted), size, size, dtype=torch.float64, device=where)
+    counts = torch.zeros(len(wanted), dtype=torch.long)  # Ctrl-C may come between two layers
     n_tokens, digest = 0, hashlib.sha256()
     try:
         with Bar(total=total, what="covariance of keys", show=progress) as bar:
             for tokens in _batches(model, texts, batch):
-                n_tokens += _add(model, tokens, wanted, sums)
+                n_tokens += _add(model, tokens, wanted, sums, counts)
                 digest.update(tokens.ids[tokens.mask].cpu().numpy().astype("<i8").tobytes())
                 bar.advance(len(tokens))
     except KeyboardInterrupt:
@@ -165,16 +170,20 @@ def covariance(
         warn(f"interrupted: this covariance is of the first {n_tokens} tokens of the corpus.")
     origin = Provenance.of(model, verb="covariance", layers=list(wanted), texts=total)
     origin = replace(origin, prompts_hash=digest.hexdigest())  # the tokens that were read
-    return Covariance(wanted, (sums / n_tokens).cpu(), n_tokens, origin)
+    return Covariance(wanted, sums.cpu() / counts[:, None, None], n_tokens, origin)
 
 
-def _add(model: Model, tokens: TokenBatch, layers: Sequence[int], sums: Tensor) -> int:
-    """Add the moments of some texts; how many tokens they were."""
+def _add(
+    model: Model, tokens: TokenBatch, layers: Sequence[int], sums: Tensor, counts: Tensor
+) -> int:
+    """Add the moments of some texts and count them; how many tokens they were."""
     sites = [f"L{layer}.mlp_post" for layer in layers]
     cache = execute(model.anatomy, tokens, save=sites, logits="none").cache
-    for total, site in zip(sums, sites, strict=True):
+    for total, count, site in zip(sums, counts, sites, strict=True):
         keys = cache[site][tokens.mask].to(sums.device).double()
-        total += keys.T @ keys
+        moment = keys.T @ keys
+        total += moment
+        count += len(keys)
     return int(tokens.mask.sum())
 
 
@@ -186,10 +195,11 @@ def _batches(model: Model, texts: Texts, batch: int) -> Iterator[TokenBatch]:
 
 
 def _rows(texts: Texts) -> int:
-    if isinstance(texts, str) or len(texts) == 0:
+    if not isinstance(texts, Tensor | TokenBatch | list | tuple) or len(texts) == 0:
+        sized = isinstance(texts, Tensor | TokenBatch | list | tuple)
         raise PromptError(
-            f"the corpus is {'one string' if isinstance(texts, str) else 'empty'}; expected a list "
-            "of texts, or rows of token ids."
+            f"the corpus {'is empty' if sized else f'got a {type(texts).__name__}'}; expected a "
+            "list of texts, or rows of token ids."
         )
     return len(texts)
 
@@ -198,10 +208,10 @@ def _layers(model: Model, layers: int | Iterable[int] | None) -> tuple[int, ...]
     if layers is None:
         return tuple(range(model.n_layers))
     wanted = (layers,) if isinstance(layers, int) else tuple(layers)
-    wrong = [layer for layer in wanted if not 0 <= layer < model.n_layers]
-    if wrong or not wanted:
+    wrong = [layer for layer in wanted if layer not in range(model.n_layers)]
+    if wrong or not wanted or len(set(wanted)) < len(wanted):
         raise ModelError(
-            f"layers={list(wanted)}: expected some of 0 to {model.n_layers - 1}, or None for all."
+            f"layers={list(wanted)}: expected different ones of 0 to {model.n_layers - 1}, or None for all."
         )
     return wanted
 

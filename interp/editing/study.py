@@ -96,7 +96,8 @@ def localization_study(
             before = read_case(model, case, objective=goal)
             for column, layer in enumerate(chosen):
                 edit = _edit(model, case, goal, layer, method, covariance, prefixes)
-                cell = _scored(model, edit, case, goal, before, seed)
+                drawn = seed + row * len(chosen) + column  # each cell its own
+                cell = _scored(model, edit, case, goal, before, drawn)
                 for name, value in cell.items():
                     found[name][row, column] = value
                 bar.advance()

@@ -89,6 +89,18 @@ def test_on_the_demo_model_it_rewrites_once_the_bound_allows_it(demo, cases):
     assert wide.rewrite > 0.9
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_in_half_precision_are_trained_in_float32(dtype, tiny_model):
+    wide = tiny_model("llama")
+    half = interp.load(tiny_model("llama").hf.to(dtype), tokenizer=wide.tokenizer, check=False)
+    config = FineTuning(lr=2e-4, epsilon=1e-2, steps=20, stop=0.0)  # steps finer than bfloat16's
+    one, other = (finetune(model, PROMPT, TARGET, layer=1, config=config) for model in (wide, half))
+    moved, wanted = (edit.changes["L1.W_out"].value.flatten() for edit in (other, one))
+    assert moved.isfinite().all()
+    assert float(torch.cosine_similarity(moved, wanted, dim=0)) > 0.8
+    assert other.notes["loss"] == pytest.approx(one.notes["loss"], abs=0.05)
+
+
 @pytest.mark.bad_input
 def test_errors(tiny_model):
     model = tiny_model("llama")
@@ -99,6 +111,15 @@ def test_errors(tiny_model):
         finetune(model, PROMPT, TARGET, layer=[0, 0])
     with pytest.raises(ModelError, match="mixture of experts"):
         finetune(tiny_model("mixtral"), PROMPT, TARGET, layer=0)
+    with pytest.raises(PromptError, match="there are 0 prompts"):
+        finetune(model, [], [], layer=0)
+    with pytest.raises(ModelError, match=r"layer=\['0'\]: expected different layers"):
+        finetune(model, PROMPT, TARGET, layer="0")
+    with (
+        model.edited({"L0.W_in": lambda w: w * torch.nan}),
+        pytest.raises(RunError, match="no longer finite after 0 steps"),
+    ):
+        finetune(model, PROMPT, TARGET, layer=0)
     for options, text in (({"norm": "l1"}, "norm='l1'"), ({"epsilon": 0.0}, r"epsilon=0\.0")):
         with pytest.raises(RunError, match=text):
             FineTuning(**options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy
 import pytest
 import torch
 
@@ -93,6 +94,12 @@ def test_several_target_tokens_are_teacher_forced(tiny_model):
     p = torch.stack(by_hand[: len(ids)]).sum().exp()
     loss = target_loss(logits_of(model.anatomy, lowered), lowered)
     assert float(loss) == pytest.approx(-float(torch.log(1 - p)), abs=1e-6)
+
+
+def test_targets_may_be_numbers_of_other_libraries(tiny_model):
+    model = tiny_model("llama")
+    for target in (torch.tensor(5), torch.tensor([5]), numpy.int64(5), [5]):
+        assert target_ids(model, PROMPT, target) == (5,)
 
 
 def test_keys_are_read_at_the_last_token_of_the_subject(tiny_model):
@@ -188,8 +195,19 @@ def test_errors(tiny_model, demo, keys):
         editing.rome(model, PROMPT, "Peru", " is", layer=0, covariance=None, prefixes=())
     with pytest.raises(PromptError, match="does not continue 'The capital of France'"):
         editing.rome(model, PROMPT, "France", "", layer=0, covariance=None, prefixes=())
-    with pytest.raises(ModelError, match="layer=3: expected 0 to 2"):
-        bare(model, layer=3)
+    for layer in (3, "0"):
+        with pytest.raises(ModelError, match=f"layer={layer!r}: expected 0 to 2"):
+            bare(model, layer=layer)
+    for target, text in (((), "no token"), (10**6, "expected 0 to"), (-1, "expected 0 to"),
+                         (2.5, "expected a text"), (["is"], "expected a text")):  # fmt: skip
+        with pytest.raises(PromptError, match=text):
+            editing.rome(model, PROMPT, "France", target, layer=0, covariance=None, prefixes=())
+    assert bare(model, config=editing.Rome(prefixes=(), essence="{subject} is a {x}"))
+    with (
+        model.edited({"L0.W_in": lambda w: w * torch.nan}),
+        pytest.raises(RunError, match="finite"),
+    ):
+        bare(model, layer=0)
     with pytest.raises(ModelError, match="measure it on this model"):
         bare(model, covariance=keys)
     with pytest.raises(ModelError, match=r"has layers \[0, 1\], not 2"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 import interp
 from interp.editing import Covariance, covariance
-from interp.errors import BudgetError, ModelError, PromptError, SiteError
+from interp.errors import BudgetError, ModelError, PromptError, RunError, SiteError
 from tests import tiny
 
 TEXTS = ["The capital of France is Paris", "The capital", "Peru is Lima and Japan", "of"]
@@ -89,13 +91,48 @@ def test_ctrl_c_leaves_what_is_summed_so_far(model, monkeypatch):
     assert torch.allclose(found.moments, covariance(model, TEXTS[:2]).moments, atol=1e-6)
 
 
+def test_ctrl_c_between_two_layers_leaves_each_the_mean_of_what_it_read(model, monkeypatch):
+    from interp.editing import second_moments
+
+    run, calls = second_moments.execute, []
+
+    class Cache(dict):
+        def __getitem__(self, site):
+            if len(calls) == 3 and site == "L1.mlp_post":
+                raise KeyboardInterrupt
+            return super().__getitem__(site)
+
+    def execute(*args, **options):
+        calls.append(1)
+        found = run(*args, **options)
+        return dataclasses.replace(found, cache=Cache(found.cache))
+
+    monkeypatch.setattr(second_moments, "execute", execute)
+    with pytest.warns(UserWarning, match="covariance is of the first"):
+        found = covariance(model, TEXTS, batch=1)
+    monkeypatch.undo()
+    for layer, texts in ((0, TEXTS[:3]), (1, TEXTS[:2])):
+        assert torch.allclose(found.at(layer), covariance(model, texts).at(layer), atol=1e-6)
+
+
+def test_one_row_of_ids_is_one_text(model):
+    row = model.to_tokens(" ".join(TEXTS[:1] * 6))[0]
+    assert len(row) > 16
+    assert torch.equal(covariance(model, row).moments, covariance(model, row[None]).moments)
+
+
 @pytest.mark.bad_input
 def test_errors(model, monkeypatch):
     for texts in ([], "The capital"):
         with pytest.raises(PromptError, match="expected a list of texts"):
             covariance(model, texts)
-    with pytest.raises(ModelError, match=r"layers=\[3\]: expected some of 0 to 2"):
-        covariance(model, TEXTS, 3)
+    with pytest.raises(PromptError, match="got a generator; expected a list of texts"):
+        covariance(model, (text for text in TEXTS))
+    with pytest.raises(RunError, match="batch=0; expected 1 or more"):
+        covariance(model, TEXTS, batch=0)
+    for layers in ([3], "1", [0, 0]):
+        with pytest.raises(ModelError, match=r"layers=\[.*\]: expected different ones of 0 to 2"):
+            covariance(model, TEXTS, layers)
     with pytest.raises(SiteError, match="mixture of experts"):
         covariance(interp.load(tiny.shared("mixtral"), check=False), tiny.tokens())
     monkeypatch.setattr("interp.editing.second_moments.available", lambda device: 1000)

@@ -121,6 +121,25 @@ def test_frame_file_and_figure(study, tmp_path):
     assert "4 facts × 2 layers, 8 edits" in repr(study)
 
 
+def test_each_cell_has_a_random_change_of_its_own(demo, cases, tracing, monkeypatch):
+    from interp.editing import study as module
+
+    drawn, null = [], module.norm_matched
+
+    def recorded(edit, *, seed):
+        drawn.append(null(edit, seed=seed).changes)
+        return null(edit, seed=seed)
+
+    monkeypatch.setattr(module, "norm_matched", recorded)
+    editing.localization_study(
+        demo, cases[:2], tracing=tracing[:2], layers=(0, 1), method=editing.FineTuning(steps=2)
+    )
+    changes = [next(iter(one.values())).value.flatten() for one in drawn]
+    for i, one in enumerate(changes):
+        for other in changes[:i]:
+            assert float(torch.cosine_similarity(one, other, dim=0).abs()) < 0.1
+
+
 def test_ctrl_c_keeps_the_edits_that_are_done(demo, cases, tracing, monkeypatch):
     from interp.editing import study as module
 
