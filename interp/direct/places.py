@@ -40,9 +40,9 @@ def places(
         return columns, mask, (Axis("position", _labels(prompts, mask.shape[1])),)
     if isinstance(positions, int | str):
         return *_named(prompts, [positions]), ()
-    listed = list(positions)
+    listed = list(positions) if isinstance(positions, Sequence) else []
     if not listed:
-        raise PromptError("positions=[] is empty; expected names or numbers, or 'each'.")
+        raise PromptError(f"positions={positions!r}; expected names or numbers, or 'each'.")
     return *_named(prompts, listed), (Axis("position", tuple(str(p) for p in listed)),)
 
 

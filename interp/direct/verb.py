@@ -49,7 +49,7 @@ def logit_attribution(
     prompts: Inputs,
     *,
     by: By = "component",
-    tokens: str | Sequence[str | int] | Int[Tensor, " token"] | None = None,
+    tokens: str | int | Sequence[str | int] | Int[Tensor, " token"] | None = None,
     direction: Float[Tensor, "*prompt d_model"] | None = None,
     at: str = "final",
     positions: Positions = "END",
@@ -146,11 +146,14 @@ def _check_options(
             f"at={at!r}: logits are read behind the last block; only a direction= can be read "
             "elsewhere. interp.lens reads the logits of earlier layers."
         )
-    if neurons < 1 or null < 0 or 0 < null < 39 or (batch != "auto" and batch < 1):
+    counts = _whole(neurons, 1) and (null == 0 or _whole(null, 39))
+    if not (counts and (batch == "auto" or _whole(batch, 1))):
         raise RunError(
             f"neurons={neurons}, null={null}, batch={batch!r}; expected at least one neuron, no draws "
             "of the control or at least 39 (fewer can say nothing at 5%), and 'auto' or at least one prompt at a time."
         )
+    if direction is not None and not isinstance(direction, Tensor):
+        raise RunError(f"direction is a {type(direction).__name__}; expected a torch.Tensor.")
     if direction is not None and (
         direction.ndim not in (1, 2) or direction.shape[-1] != model.d_model
     ):
@@ -158,6 +161,10 @@ def _check_options(
             f"direction has shape {list(direction.shape)}; expected [{model.d_model}], or "
             f"[prompt, {model.d_model}]."
         )
+
+
+def _whole(n: Any, least: int) -> bool:
+    return isinstance(n, int) and not isinstance(n, bool) and n >= least
 
 
 def _asked(
@@ -202,8 +209,12 @@ def _target(
 
 
 def _token_ids(model: Model, tokens: Any) -> list[int]:
-    listed = [tokens] if isinstance(tokens, str) else list(tokens)
-    ids = [model.to_single_token(t) if isinstance(t, str) else int(t) for t in listed]
+    if isinstance(tokens, Tensor):
+        tokens = tokens.flatten().tolist()
+    listed = [tokens] if isinstance(tokens, str | int) else list(tokens)
+    if not all(isinstance(t, str | int) for t in listed):
+        raise PromptError(f"tokens={listed}; expected words of one token, or whole numbers.")
+    ids = [model.to_single_token(t) if isinstance(t, str) else t for t in listed]
     if not ids or not all(0 <= i < model.d_vocab for i in ids) or len(set(ids)) < len(ids):
         raise PromptError(
             f"tokens={ids}; expected at least one, each once, with ids from 0 to {model.d_vocab - 1}."

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.errors import PromptError
+from interp.errors import PromptError, RunError
 from interp.lenses.attention import attention
 from interp.lenses.logit_lens import lens
 from interp.models.model import Model
@@ -73,12 +73,16 @@ def scan(
 
     Raises:
         PromptError: several prompts, a short one, or an answer of several tokens.
-        RunError: too few draws.
+        RunError: too few draws, or options that make no sense.
         SiteError: the model lacks a site that is read (``z``, ``pattern``, ``mlp_out``).
     """
     ids = one_prompt(model, prompt)
     rows = contexts(model, ids, draws=draws, seed=seed)
     logits = _logits(model, ids)
+    if not isinstance(top, int) or top < 1 or not isinstance(twin, Model | bool):
+        raise RunError(
+            f"top={top!r}, twin={twin!r}; expected at least one prediction, and a Model, True or False."
+        )
     said = int(logits.argmax()) if answer is None else _token(model, answer, "answer")
     other = None if foil is None else _token(model, foil, "foil")
     if other == said:
@@ -129,7 +133,7 @@ def _logits(model: Model, ids: Int[Tensor, " pos"]) -> Float[Tensor, " vocab"]:
 def _token(model: Model, given: str | int, word: str) -> int:
     if isinstance(given, str):
         return model.to_single_token(given)
-    if not 0 <= given < model.d_vocab:
+    if not (isinstance(given, int) and 0 <= given < model.d_vocab):
         raise PromptError(f"{word}={given}; expected a token id from 0 to {model.d_vocab - 1}.")
     return given
 

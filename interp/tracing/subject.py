@@ -33,14 +33,25 @@ def find_subject(model: Model, prompts: Prompts, subject: Subject) -> Int[Tensor
     """
     if subject is None:
         return _named(prompts)
-    pair = isinstance(subject, tuple) and len(subject) == 2 and isinstance(subject[0], int)
-    given = [subject] * len(prompts) if isinstance(subject, str) or pair else list(subject)
+    if isinstance(subject, str) or _is_pair(subject):
+        given: list[object] = [subject] * len(prompts)
+    elif isinstance(subject, Sequence):
+        given = list(subject)
+    else:
+        raise PromptError(
+            f"subject={subject!r}; expected text, its positions (first, last), or a list with one of "
+            "those for each prompt."
+        )
     if len(given) != len(prompts):
         raise PromptError(
             f"subject= names {len(given)} subjects for {len(prompts)} prompts; expected one for "
             "each, or one that all prompts have."
         )
     return torch.tensor([_span(model, prompts, row, one) for row, one in enumerate(given)])
+
+
+def _is_pair(one: object) -> bool:
+    return isinstance(one, Sequence) and len(one) == 2 and all(isinstance(i, int) for i in one)
 
 
 def _named(prompts: Prompts) -> Int[Tensor, "prompt 2"]:
@@ -59,11 +70,11 @@ def _span(model: Model, prompts: Prompts, row: int, one: object) -> tuple[int, i
     n_real = int(prompts.clean.n_real[row])
     if isinstance(one, str):
         return _in_text(model, prompts, row, one, n_real)
-    if not (isinstance(one, tuple) and len(one) == 2):
+    if not (isinstance(one, Sequence) and _is_pair(one)):
         raise PromptError(
             f"subject={one!r} of prompt {row}; expected text, or its positions (first, last)."
         )
-    first, last = (int(i) + n_real * (int(i) < 0) for i in one)
+    first, last = (i + n_real * (i < 0) for i in one)
     if not 0 <= first <= last < n_real:
         raise PromptError(
             f"subject={one!r} lies outside prompt {row}, which has {n_real} tokens; expected "

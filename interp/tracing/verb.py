@@ -58,7 +58,7 @@ def trace(
     subjects: Sequence[str] | None = None,
     samples: int = 10,
     window: int | None = None,
-    kinds: Sequence[Kind] = ("states", "mlp", "attn"),
+    kinds: Kind | Sequence[Kind] = ("states", "mlp", "attn"),
     sever: Literal["mlp", "attn"] | Sequence[Literal["mlp", "attn"]] = (),
     metric: str | Metric | Callable[..., Tensor] = "prob",
     answers: Any = None,
@@ -80,7 +80,8 @@ def trace(
             list with one for each prompt. None: the ``subject_first`` and ``subject_last`` that the
             prompts name, as those of ``interp.prompts`` do.
         noise: the noise's standard deviation, as a multiple of that of subject embeddings.
-        std: the same in the embeddings' own unit, instead (Hase et al.: .1 for GPT2-XL, .094 for
+        std: the same in the unit of the site ``embed`` (behind a multiplier or norm of the embeddings,
+            as Granite and BLOOM have), instead (Hase et al.: .1 for GPT2-XL, .094 for
             GPT-J, .03 for NeoX-20B).
         subjects: names over whose embeddings that deviation is measured; None: the subjects of
             the prompts that are traced.
@@ -102,6 +103,7 @@ def trace(
     """
     how = metrics.resolve(metric)
     severed = (sever,) if isinstance(sever, str) else tuple(sever)
+    kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
     window = default_window(model.n_layers) if window is None else window
     _check(noise, std, samples)
     checked(None, 1, batch)

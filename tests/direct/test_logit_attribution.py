@@ -253,7 +253,10 @@ def test_errors():
         ({"at": "L1.resid_pre"}, "only a direction= can be read"),
         ({"neurons": 0}, "neurons=0"),
         ({"null": 1}, "at least 39"),
+        ({"null": 50.5}, "null=50.5"),
         ({"batch": 0}, "batch=0"),
+        ({"batch": "all"}, "batch='all'"),
+        ({"direction": [1.0] * 32}, "direction is a list; expected a torch.Tensor"),
         ({"direction": torch.ones(31)}, r"shape \[31\]; expected \[32\]"),
         ({"direction": torch.ones(3, 32)}, "3 directions for 4 prompts"),
         ({"answers": [5, 6, 7, 8]}, "Prompts carry their own"),
@@ -264,7 +267,9 @@ def test_errors():
         ({"tokens": []}, "expected at least one"),
         ({"tokens": [5, 5]}, "each once"),
         ({"tokens": [500]}, "ids from 0 to 119"),
-        ({"positions": []}, "is empty"),
+        ({"tokens": [5.7]}, "whole numbers"),
+        ({"positions": []}, r"positions=\[\]; expected names"),
+        ({"positions": 1.5}, "positions=1.5; expected names"),
         ({"positions": "nowhere"}, "no position is called 'nowhere'"),
     ):
         with pytest.raises(PromptError, match=match):

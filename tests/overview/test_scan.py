@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import interp
 from interp.cli import app
 from interp.direct.verb import logit_attribution
-from interp.errors import PromptError, ResultError
+from interp.errors import PromptError, ResultError, RunError
 from interp.overview.result import ScanResult
 from interp.overview.verb import scan
 
@@ -119,6 +119,10 @@ def test_a_foil_and_an_answer_can_be_given(model):
         scan(model, TEXT, answer=" Paris", foil=" Paris")
     with pytest.raises(PromptError, match="expected a token id"):
         scan(model, TEXT, answer=10**6)
+    with pytest.raises(PromptError, match="expected a token id"):
+        scan(model, TEXT, answer=1.5)
+    with pytest.raises(RunError, match="top=0, twin='yes'; expected at least one prediction"):
+        scan(model, TEXT, top=0, twin="yes")
     with pytest.raises(ResultError, match="no family 'heads'"):
         result["heads"]
 

@@ -115,7 +115,7 @@ def test_restoring_every_token_of_a_state_is_the_clean_run(case):
 
 def test_attention_severed_states_differ_from_whole_ones_only_before_the_last_layer(case):
     _, _, ids, model, options = case
-    result = trace(model, ids, sever="attn", kinds=("states",), **options)
+    result = trace(model, ids, sever="attn", kinds="states", **options)
     whole, cut = result.per_sample
     assert torch.equal(whole[-1], cut[-1])
     assert (whole[0] - cut[0]).abs().max() > 1e-5

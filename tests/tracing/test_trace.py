@@ -207,6 +207,8 @@ def test_any_metric_can_be_traced():
         ({"subject": (4, 9)}, PromptError, "lies outside prompt 0, which has 6 tokens"),
         ({"subject": "France"}, PromptError, "these prompts came as tokens"),
         ({"subject": [1, 2, 3]}, PromptError, "expected text, or its positions"),
+        ({"subject": 3}, PromptError, "subject=3; expected text, its positions"),
+        ({"subject": [("a", "b"), (1, 2), (1, 2)]}, PromptError, "of prompt 0; expected text"),
         ({"samples": 0}, RunError, "expected a positive number of draws"),
         ({"std": -1.0}, RunError, "expected a positive number"),
         ({"std": None, "noise": 0}, RunError, "noise=0; expected a positive number"),
