@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from interp.runs.edits import Edit, PlacedEdit, RowEdit
-from interp.runs.plan import Columns, chain, edit_pairs, edited, key_of
+from interp.runs.plan import Columns, chain, edit_pairs, edited, key_of, placed
 from interp.taps.anatomy import Anatomy
 from interp.taps.points import Key, tapped
 from interp.token_batch import TokenBatch
@@ -29,7 +29,7 @@ def generating(
         if isinstance(fn, RowEdit):
             fn = fn.rows(0, len(batch), len(batch))
         if isinstance(fn, PlacedEdit):
-            fn = fn.placed(lambda position: columns(position).to(batch.ids.device))
+            fn = placed(site, fn, lambda position: columns(position).to(batch.ids.device))
         at = None if site.position is None else columns(site.position).to(batch.ids.device)
         whole = edited(site, fn, at)
         functions.setdefault(key_of(site), []).append(whole if at is None else _first_call(whole))

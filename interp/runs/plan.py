@@ -20,7 +20,17 @@ from interp.taps.anatomy import Anatomy
 from interp.taps.points import Key
 from interp.token_batch import TokenBatch
 
-__all__ = ["Columns", "Save", "chain", "edit_pairs", "edited", "functions_of", "key_of", "resolve"]
+__all__ = [
+    "Columns",
+    "Save",
+    "chain",
+    "edit_pairs",
+    "edited",
+    "functions_of",
+    "key_of",
+    "placed",
+    "resolve",
+]
 
 Save = str | Site | Iterable[str | Site]
 #: Turns a position (an integer, or a name the prompts define) into each row's column.
@@ -93,11 +103,25 @@ def functions_of(
         if isinstance(fn, RowEdit):
             fn = fn.rows(rows.start, rows.stop, len(batch))
         if isinstance(fn, PlacedEdit):
-            fn = fn.placed(lambda position: where(position)[rows].to(batch.ids.device))
+            fn = placed(site, fn, lambda position: where(position)[rows].to(batch.ids.device))
         steps.setdefault(key_of(site), []).append(edited(site, fn, column(site)))
     for site in sites:
         steps.setdefault(key_of(site), []).append(_saver(site, column(site), saved))
     return {key: chain(fns) for key, fns in steps.items()}
+
+
+def placed(site: Site, fn: PlacedEdit, columns: Columns) -> Edit:
+    """``fn`` told where positions stand.
+
+    Raises:
+        RunError: the site is at one position, or has no position axis.
+    """
+    if site.position is not None or "pos" not in site.kind.axes:
+        raise RunError(
+            f"{type(fn).__name__} asks where positions lie, so it works on a whole site that has "
+            f"them, such as 'L2.resid_pre'; given {str(site)!r}."
+        )
+    return fn.placed(columns)
 
 
 def key_of(site: Site) -> Key:

@@ -75,12 +75,16 @@ def steering_vector(
         SiteError: a site does not exist, or holds no single vector at each position.
         PromptError: a position that the prompts do not have; no corrupted side to take;
             a vector of length 0 that cannot be normalised.
-        RunError: an unknown method, or pairs of unequal number for ``"pca"``.
+        RunError: an unknown method, several positions, or pairs of unequal number for ``"pca"``.
     """
     if method not in get_args(Method):
         raise RunError(f"method={method!r}; expected 'mean_difference' or 'pca'.")
     if isinstance(splits, bool) or not hasattr(splits, "__index__") or splits < 1:
         raise RunError(f"splits={splits!r}; expected a number of random halvings, at least 1.")
+    if not isinstance(position, int | str):
+        raise RunError(
+            f"position={position!r}; expected one number or name, or 'all' for the mean over tokens."
+        )
     sites = _sites(model, site)
     first, second = _sides(model, positive, negative)
     high = _activations(model, *first, sites, position)

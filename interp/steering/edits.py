@@ -39,7 +39,15 @@ class AddFrom:
     _last: int = 0
 
     def placed(self, columns: Columns) -> AddFrom:
-        """The edit for rows whose positions stand at ``columns``."""
+        """The edit for rows whose positions stand at ``columns``.
+
+        Raises:
+            RunError: ``start`` is neither a whole number nor a name.
+        """
+        if isinstance(self.start, bool) or not isinstance(self.start, int | str):
+            raise RunError(
+                f"AddFrom(start={self.start!r}); expected a position such as 2 or -1, or 'END'."
+            )
         return replace(self, _first=columns(self.start), _last=int(columns(-1).max()))
 
     def __call__(self, x: Float[Tensor, "batch pos *rest"]) -> Float[Tensor, "batch pos *rest"]:
@@ -81,8 +89,10 @@ class ProjectOut:
             self.direction, x, "ProjectOut", dtype=torch.promote_types(x.dtype, torch.float32)
         )
         length = r.norm()
-        if not bool(length > 0):
-            raise RunError("ProjectOut was given a direction of length 0: it points nowhere.")
+        if not 0 < float(length) < float("inf"):
+            raise RunError(
+                f"ProjectOut was given a direction of length {float(length):g}: it points nowhere."
+            )
         r = r / length
         wide = x.to(r.dtype)
         return (wide - (wide @ r)[..., None] * r).to(x.dtype)
@@ -96,6 +106,7 @@ def _vector(
     Raises:
         RunError: it is not one vector of the site's width.
     """
+    value = torch.as_tensor(value)
     if value.dim() != 1 or value.shape[0] != x.shape[-1]:
         raise RunError(
             f"{verb} was given a vector of shape {list(value.shape)}, but the site holds "

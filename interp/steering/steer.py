@@ -88,6 +88,11 @@ def steer(
     doses = _doses(strengths)
     if isinstance(control, bool) or not hasattr(control, "__index__") or control < 0:
         raise RunError(f"control={control!r}; expected a number of random vectors, 0 for none.")
+    if not isinstance(vector, SteeringVector):
+        raise RunError(
+            f"vector= is a {type(vector).__name__}; expected a SteeringVector, as "
+            "interp.steering_vector makes it. For a tensor use edit={site: interp.Add(tensor)}."
+        )
     vector.check(model)
     asked = asked_of(model, prompts, answers, foils)
     how = metrics.resolve(default_metric(asked) if metric is None else metric)

@@ -112,6 +112,8 @@ class SteeringVector:
             RunError: several sites, or both a position and a start.
         """
         site, value = self._only("edit()")
+        if isinstance(strength, str) or not hasattr(strength, "__float__"):
+            raise RunError(f"strength={strength!r}; expected a number, 1 for the whole difference.")
         if position is not None and start is not None:
             raise RunError(
                 f"position={position!r} and start={start!r}: give one of them, or neither."

@@ -92,6 +92,13 @@ def test_an_edit_at_a_later_position_leaves_earlier_ones_to_the_bit(model):
     assert not torch.allclose(steered[:, 5:], plain[:, 5:], atol=1e-2)
 
 
+def test_a_vector_may_be_a_list(model):
+    ids, v = tiny.tokens(1, 5), vector()
+    for kind in (lambda value: AddFrom(value, 2), ProjectOut):
+        both = [model.run(ids, edit={"L1.resid_pre": kind(x)}).logits for x in (v, v.tolist())]
+        assert torch.equal(*both)
+
+
 def test_names_that_the_prompts_define(model):
     prompts = model.prompts(tiny.tokens(2, 8), positions={"s": [2, 5]})
     run = model.run(prompts, edit={"L1.resid_pre": AddFrom(vector(), "s")}, save="L1.resid_pre")
@@ -114,5 +121,14 @@ def test_what_is_refused(model):
         model.run(ids, edit={"L1.resid_pre": ProjectOut(vector(31))})
     with pytest.raises(RunError, match="points nowhere"):
         ProjectOut(torch.zeros(32))(torch.zeros(1, 32))
+    # Axes that are no positions: heads, which would be counted as if they were.
+    for site, width in (("L1.z@-1", 16), ("L1.pattern", 5), ("L1.H0.pattern", 5)):
+        for act in (model.run, model.generate):
+            with pytest.raises(RunError, match="AddFrom asks where positions lie.*given 'L1"):
+                act(ids, edit={site: AddFrom(vector(width), 0)})
+    with pytest.raises(RunError, match="start=1.5"):
+        model.run(ids, edit={"L1.resid_pre": AddFrom(vector(), 1.5)})
+    with pytest.raises(RunError, match="length nan"):
+        ProjectOut(vector() * torch.nan)(torch.zeros(1, 32))
     with pytest.raises(interp.errors.PromptError, match="no position is called"):
         model.run(ids, edit={"L1.resid_pre": AddFrom(vector(), "subject")})

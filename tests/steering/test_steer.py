@@ -189,6 +189,8 @@ def test_what_is_refused(small, result):
     for strengths in ((1,), (), (1, 1), ("a", "b"), (0, float("nan")), 3):
         with pytest.raises(RunError, match="at least two different numbers"):
             steer(small, ids, v, strengths)
+    with pytest.raises(RunError, match="vector= is a Tensor; expected a SteeringVector"):
+        steer(small, ids, v.values[0])
     with pytest.raises(RunError, match="control=-1"):
         steer(small, ids, v, control=-1)
     with pytest.raises(RunError, match="give one of them"):

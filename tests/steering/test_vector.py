@@ -154,6 +154,10 @@ def test_what_is_refused(model):
     v = steering_vector(model, HIGH, LOW, "L*.resid_pre", position=-1)
     with pytest.raises(RunError, match=r"vectors of 3 sites: pick one with .at"):
         v.edit(1.0)
+    with pytest.raises(RunError, match="strength='2'"):
+        v.at("L1.resid_pre").edit("2")
+    with pytest.raises(RunError, match=r"position=\[0, 1\]; expected one"):
+        steering_vector(model, HIGH, LOW, "L1.resid_pre", position=[0, 1])
     with pytest.raises(SiteError, match="the nearest are"):
         v.at("L9.resid_pre")
     with pytest.raises(RunError, match="give one of them"):
