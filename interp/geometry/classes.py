@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import MetricError
-from interp.geometry.rows import as_rows
+from interp.geometry.rows import array, as_rows
 
 __all__ = ["ClassGeometry", "class_geometry"]
 
@@ -76,10 +76,10 @@ def class_geometry(
         MetricError: fewer than two classes, labels or a classifier of the wrong size, or two
             classes with the same mean.
     """
-    rows = as_rows(x, "class_geometry()")
+    rows, labels = as_rows(x, "class_geometry()"), array(labels, "class_geometry()")
     if rows.ndim != 2 or labels.shape != rows.shape[:1]:
         raise MetricError(
-            f"class_geometry() got rows {list(x.shape)} and labels {list(labels.shape)}; expected "
+            f"class_geometry() got rows {list(rows.shape)} and labels {list(labels.shape)}; expected "
             "[n, d] and [n]."
         )
     classes, index = labels.to(rows.device).unique(return_inverse=True)
@@ -108,6 +108,7 @@ def class_geometry(
 
 
 def _duality(unit: Tensor, classifier: Float[Tensor, "c d"]) -> Float[Tensor, " c"]:
+    classifier = array(classifier, "class_geometry()")
     if classifier.shape != unit.shape:
         raise MetricError(
             f"the classifier has shape {list(classifier.shape)}; expected {list(unit.shape)}, a row "

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import MetricError
 
-__all__ = ["as_rows", "paired"]
+__all__ = ["array", "as_rows", "paired"]
+
+
+def array(given: Any, what: str) -> Tensor:
+    """A tensor of what was given: a tensor, a numpy array, or nested lists.
+
+    Raises:
+        MetricError: it is none of these.
+    """
+    try:
+        return torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise MetricError(
+            f"{what} got {type(given).__name__} {given!r:.40}; expected an array of numbers."
+        ) from error
 
 
 def as_rows(
@@ -18,6 +35,7 @@ def as_rows(
     Raises:
         MetricError: no [n, d], too few rows, or a number that is not finite.
     """
+    x = array(x, what)
     if x.ndim < 2 or x.shape[-2] < least or x.shape[-1] < 1:
         raise MetricError(
             f"{what} got an array of shape {list(x.shape)}; expected rows [n, d] with n ≥ {least}. "
@@ -41,6 +59,7 @@ def paired(
     Raises:
         MetricError: they differ in rows, or are no matrices.
     """
+    x, y = array(x, what), array(y, what)
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
         raise MetricError(
             f"{what} got arrays of shapes {list(x.shape)} and {list(y.shape)}; expected [n, d] and "

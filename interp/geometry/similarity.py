@@ -80,10 +80,11 @@ def dissimilarity(
     rows = as_rows(x, "dissimilarity()")
     if distance not in ("correlation", "cosine"):
         raise MetricError(f"distance={distance!r}, expected 'correlation' or 'cosine'.")
+    whole = rows.norm(dim=-1, keepdim=True)
     if distance == "correlation":
         rows = rows - rows.mean(-1, keepdim=True)
     size = rows.norm(dim=-1, keepdim=True)
-    if (size <= 1e-12 * x.detach().double().norm(dim=-1, keepdim=True)).any():
+    if (size <= 1e-12 * whole).any():
         raise MetricError(
             f"dissimilarity(): a row is {'constant' if distance == 'correlation' else 'zero'} and "
             "has no direction; leave it out."

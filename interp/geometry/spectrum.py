@@ -38,8 +38,17 @@ class PCA:
         return f"PCA({len(self.projections)} rows, {len(self.share)} components: {shares}...)"
 
     def project(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows k"]:
-        """Other rows along the same components."""
-        return (x.double() - self.mean) @ self.components.T
+        """Other rows along the same components.
+
+        Raises:
+            MetricError: they have another width.
+        """
+        rows = torch.as_tensor(x, device=self.mean.device)
+        if rows.shape[-1:] != self.mean.shape:
+            raise MetricError(
+                f"project() got rows of shape {list(rows.shape)}; expected [*, {len(self.mean)}]."
+            )
+        return (rows.double() - self.mean) @ self.components.T
 
     def names(self) -> tuple[str, ...]:
         """A name for each component, for the axes of a figure.
@@ -68,11 +77,11 @@ def pca(x: Float[Tensor, "n d"], k: int | None = None) -> PCA:
     """
     rows = as_rows(x, "pca()")
     if rows.ndim != 2:
-        raise MetricError(f"pca() got an array of shape {list(x.shape)}; expected [n, d].")
+        raise MetricError(f"pca() got an array of shape {list(rows.shape)}; expected [n, d].")
     most = min(len(rows) - 1, rows.shape[1])
-    if k is not None and not 1 <= k <= most:
+    if k is not None and not (hasattr(k, "__index__") and 1 <= k <= most):
         raise MetricError(
-            f"pca(k={k}) of {list(x.shape)}; expected 1 to {most}, min(n - 1, d) or None for all."
+            f"pca(k={k!r}) of {list(rows.shape)}; expected 1 to {most}, min(n - 1, d) or None for all."
         )
     mean = rows.mean(0)
     u, s, v = torch.linalg.svd(rows - mean, full_matrices=False)

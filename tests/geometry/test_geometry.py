@@ -217,6 +217,42 @@ def test_classes_that_do_not_fit_are_refused():
         geometry.class_geometry(torch.ones(4, 2), torch.tensor([0, 0, 1, 1]))
 
 
+def test_a_correlation_with_a_missing_number_is_missing():
+    x, y = torch.tensor([1.0, 2, torch.nan, 3]), torch.arange(4.0)
+    assert geometry.pearson(x, y).isnan()
+    assert geometry.spearman(x, y).isnan()
+    assert geometry.ranks(x).isnan().tolist() == [False, False, True, False]
+    assert same(geometry.spearman(torch.stack([x, y]), y)[1], 1)
+
+
+def test_numpy_arrays_and_lists_are_arrays():
+    x, y = rows(12, 3), rows(12, 4, 1)
+    for of in (geometry.cka, geometry.rsa):
+        assert same(of(x.numpy(), y.tolist()), of(x, y))
+    for one in (geometry.effective_rank, geometry.participation_ratio, geometry.anisotropy):
+        assert same(one(x.numpy()), one(x))
+    assert same(geometry.pca(x.numpy()).project(x.tolist()), geometry.pca(x).projections)
+    assert same(
+        geometry.spearman(x[:, 0].tolist(), y[:, 0].numpy()), geometry.spearman(x[:, 0], y[:, 0])
+    )
+    points, labels, corners = simplex(noise=0.1)
+    told = geometry.class_geometry(points.numpy(), labels.tolist(), classifier=corners.numpy())
+    assert same(told.cosines, geometry.class_geometry(points, labels).cosines)
+
+
+@pytest.mark.bad_input
+def test_what_is_no_array_or_does_not_fit_is_refused():
+    x = rows(12, 3)
+    with pytest.raises(MetricError, match=r"pca\(\) got str 'a'; expected an array of numbers"):
+        geometry.pca("a")
+    with pytest.raises(MetricError, match="pca\\(k=1.5\\)"):
+        geometry.pca(x, 1.5)
+    with pytest.raises(MetricError, match=r"project\(\) got rows of shape \[12, 2\]"):
+        geometry.pca(x).project(x[:, :2])
+    with pytest.raises(MetricError, match="as many cells in both"):
+        geometry.spearman(x, x[:, :2])
+
+
 def test_a_figure_has_a_colour_for_each_label():
     x, labels, _ = simplex(noise=0.1)
     seen = geometry.pca(x, 2)
