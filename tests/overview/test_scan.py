@@ -15,6 +15,7 @@ from interp.direct.verb import logit_attribution
 from interp.errors import PromptError, ResultError, RunError
 from interp.overview.result import ScanResult
 from interp.overview.verb import scan
+from tests.views.browser import dom, needs_browser
 
 TEXT = "The capital of France is"
 
@@ -155,3 +156,11 @@ def test_the_command_prints_the_same(found, tmp_path):
     printed = runner.invoke(app, ["scan", TEXT, "--no-twin", "--draws", "20"]).output
     assert "survives its control" in printed
     assert runner.invoke(app, ["scan", TEXT, "--draws", "3"]).exit_code == 1
+
+
+@needs_browser
+def test_the_page_draws_itself_without_a_network(found, tmp_path):
+    document = dom(found.save_page(tmp_path / "scan.html"), tmp_path)
+    assert f'data-drawn="{len(found.attention.heads)}"' in document
+    assert "→" in document
+    assert "chrome-error" not in document
