@@ -103,9 +103,10 @@ def trace(
 
     loaded = load(model, seed, device=device)
     asked = asked_text(loaded, text, task, prompts, n, seed)
+    cut: Any = [part.strip() for part in sever.split(",")] if sever else ()
     result = interp.trace(
         loaded, asked, subject=subject, noise=noise, samples=samples, window=window,
-        sever=tuple(sever.split(",")) if sever else (), metric=metric, engine=engine,  # type: ignore[arg-type]
+        sever=cut, metric=metric, engine=engine,  # type: ignore[arg-type]
         resume=resume, seed=seed,
     )  # fmt: skip
     cells = result if text is not None else result.by_role()
@@ -135,6 +136,10 @@ def ablate(
     """Knock out activations of the clean run; the mean is taken over the same prompts."""
     import interp
 
+    if method == "mean" and text is not None:
+        raise typer.BadParameter(
+            "one text is its own mean: give --task or --prompts, or --method zero."
+        )
     loaded = load(model, seed, device=device)
     asked = asked_text(loaded, text, task, prompts, n, seed)
     result = interp.ablate(

@@ -65,7 +65,7 @@ def _show_tour(tour: Any) -> None:
         frame_table("heads that restore the capital, patched at the last position",
                     tour.heads_z.top(5))  # fmt: skip
     found = tour.findings()
-    console.print("\n[bold]findings[/]" if found else "\n[bold]no findings[/]")
+    console.print("\nfindings" if found else "\nno findings", style="bold")
     for finding in found:
         console.print(f"· {finding}", highlight=False)
 

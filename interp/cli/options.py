@@ -121,11 +121,9 @@ def asked_text(
     model: Any, text: str | None, task: str | None, file: Path | None, n: int, seed: int
 ) -> Any:
     """A text, or the prompts of a task or a file."""
-    if text is None:
-        return asked_prompts(model, None, None, task, file, n, seed)
-    if task is not None or file is not None:
+    if (text is not None) + (task is not None) + (file is not None) != 1:
         raise typer.BadParameter("give a text, or --task, or --prompts.")
-    return text
+    return text if text is not None else asked_prompts(model, None, None, task, file, n, seed)
 
 
 def position(text: str | None) -> int | str | list[int | str] | None:

@@ -21,23 +21,25 @@ __all__ = ["console", "frame_table", "guarded", "notes", "print_json", "table"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-console = Console()
-notes = Console(stderr=True)  # what is not the result: errors, and where a figure went
+console = Console(markup=False)  # a prompt may hold [/INST]
+notes = Console(
+    stderr=True, markup=False
+)  # what is not the result: errors, and where a figure went
 
 #: Exit codes: 1 for an error that says what to do, 130 for Ctrl-C; typer uses 2 for bad usage.
 FAILED, INTERRUPTED = 1, 130
 
 
 def guarded(command: F) -> F:
-    """Turn this package's errors into one line and an exit code."""
+    """Turn this package's errors, and the file system's, into one line and an exit code."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except InterpError as error:
-            notes.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-            notes.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        except (InterpError, OSError) as error:
+            notes.print(f"{type(error).__name__}: ", style="bold red", end="")
+            notes.print(str(error), highlight=False, soft_wrap=True)
             raise typer.Exit(FAILED) from None
         except KeyboardInterrupt:
             notes.print("interrupted")
@@ -61,7 +63,7 @@ def _plain(value: Any) -> Any:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table; floats with three decimals, numbers to the right."""
-    console.print(f"\n{title}", style="bold", highlight=False, markup=False)
+    console.print(f"\n{title}", style="bold", highlight=False)
     out = Table(header_style="bold")
     for i, name in enumerate(columns):
         numeric = bool(rows) and isinstance(rows[0][i], int | float)

@@ -107,6 +107,10 @@ def test_lens_and_heads(tmp_path):
     (["patch", "demo", "L*.resid_prr", "--task", "ioi"], "nearest: 'L*.resid_pre'", 1),
     (["patch", "demo", "L*.resid_pre", "--task", "capital"], "nearest: 'capitals'", 1),
     (["patch", "demo", "L*.resid_pre"], "--clean and --corrupted", 2),
+    (["trace", "demo"], "give a text, or --task, or --prompts", 2),
+    (["ablate", "demo", "L2.H*.z", "The capital of France is", "--method", "mean"],
+     "one text is its own mean", 2),
+    (["attention", "demo", "The capital of France is", "--plot", "/dev/null/x"], "/dev/null", 1),
     (["lens", "demo", ""], "PromptError", 1),
     (["lens", "demo", "The zyzzyva is"], "PromptError", 1),
     (["info", "demo", "--device", "cuda:99"], "is not available here", 1),
@@ -160,3 +164,13 @@ def test_lens_and_attention_take_sites_heads_and_a_page(tmp_path):
     assert {row["head"] for row in rows} == {"L2.H0"}
     assert "<!doctype html>" in page.read_text()
     call("lens", "demo", TEXT, "--using", tmp_path / "none.safetensors", code=1)
+
+
+def test_brackets_in_a_prompt_are_printed_as_they_are(capsys):
+    from interp.cli.output import console, table
+
+    table("[/INST]", ["cell"], [("[/INST] [bold]",)])
+    console.print("Result('[/INST]')", highlight=False)
+    text = capsys.readouterr().out
+    assert text.count("[/INST]") == 3
+    assert "[bold]" in text
