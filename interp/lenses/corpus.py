@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -27,6 +27,11 @@ def rows(model: Model, inputs: Any, *, most: int) -> TokenBatch:
     """
     if isinstance(inputs, str | list | tuple | Tensor | TokenBatch | Prompts):
         return model.batch(inputs)
+    if not isinstance(inputs, Iterable):
+        raise PromptError(
+            f"the corpus is a {type(inputs).__name__}; expected texts, rows of token ids, or an "
+            "iterable of texts."
+        )
     return model.batch(list(islice(iter(inputs), most)))
 
 

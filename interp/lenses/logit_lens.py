@@ -88,6 +88,8 @@ def lens(
         raise PromptError(f"top={top}; expected 1 to {model.d_vocab}, the vocabulary's size.")
     if scale not in ("own", "final"):
         raise RunError(f"scale={scale!r}; expected 'own' or 'final'.")
+    if using is not None and not isinstance(using, TunedLens):
+        raise RunError(f"using={using!r:.60}; expected a TunedLens, or None for the logit lens.")
     if sites is None:
         sites = [*(["L*.resid_pre"] if using is None else using.sites), FINAL]
     rows, batch = rows_of(model, sites), model.batch(inputs)

@@ -121,9 +121,14 @@ class LensResult:
         return found
 
     def to_frame(self, prompt: int = 0) -> DataFrame:
-        """One row for each layer and position of a prompt: top token, probability, entropy, KL."""
+        """One row for each layer and position of a prompt: top token, probability, entropy, KL.
+
+        Raises:
+            PromptError: there is no such prompt.
+        """
         import pandas as pd
 
+        self._check_prompt(prompt)
         rows: list[dict[str, Any]] = []
         for i, layer in enumerate(self.layers):
             for position, token in enumerate(self.tokens[prompt]):
@@ -145,6 +150,9 @@ class LensResult:
                 None: means over all prompts, each with the ends of its interval (``_low``,
                 ``_high``).
             where: for ``None``: at the answer positions, or over all positions (``"all"``).
+
+        Raises:
+            PromptError: there is no such prompt.
         """
         import pandas as pd
 
@@ -154,6 +162,7 @@ class LensResult:
                 ends = {"": interval.mean, "_low": interval.low, "_high": interval.high}
                 columns |= {f"{name}{end}": values.tolist() for end, values in ends.items()}
             return pd.DataFrame(columns)
+        self._check_prompt(prompt)
         at = int(self.last[prompt])
         columns["top"] = [row[prompt][at] for row in self.top_tokens]
         columns["prob"] = self.top_probs[:, prompt, at, 0].tolist()
@@ -177,10 +186,14 @@ class LensResult:
             title: None: the name of the lens and of what it reads.
 
         Raises:
-            PromptError: the prompt has no such position.
+            PromptError: there is no such prompt, it has no such position, or ``colour`` is none of
+                these.
         """
         from interp.figures.lens_table import lens_table
 
+        self._check_prompt(prompt)
+        if colour not in ("prob", "entropy", "kl"):
+            raise PromptError(f"colour={colour!r}; expected 'prob', 'entropy' or 'kl'.")
         real = [i for i, token in enumerate(self.tokens[prompt]) if token]
         shown = real if positions is None else [_nth(real, i) for i in positions]
         values, unit = {
@@ -250,6 +263,11 @@ class LensResult:
         meta["tokens"] = tuple(tuple(row) for row in meta["tokens"])
         meta["top_tokens"] = tuple(tuple(tuple(r) for r in layer) for layer in meta["top_tokens"])
         return cls(**{"answer_prob": None, "answer_rank": None, **meta, **tensors})
+
+    def _check_prompt(self, prompt: int) -> None:
+        count = len(self.tokens)
+        if not -count <= prompt < count:
+            raise PromptError(f"prompt {prompt} of {count}; expected {-count} to {count - 1}.")
 
     def _real(self) -> Bool[Tensor, "batch pos"]:
         return torch.tensor([[token != "" for token in row] for row in self.tokens])

@@ -95,10 +95,15 @@ def tune_lens(
         RunError: a number that cannot work, or a loss that is no longer finite.
     """
     for name, value, least in (("steps", steps, 1), ("batch", batch, 1)):
-        if value < least:
+        if value != int(value) or value < least:
             raise RunError(f"{name}={value}; expected {least} or more.")
     if optimiser not in ("sgd", "adam"):
         raise RunError(f"optimiser={optimiser!r}; expected 'sgd' or 'adam'.")
+    if not (lr >= 0 and 0 <= momentum < 1 and weight_decay >= 0):
+        raise RunError(
+            f"lr={lr}, momentum={momentum}, weight_decay={weight_decay}: expected lr of at least 0, "
+            "momentum from 0 to below 1, weight_decay of at least 0."
+        )
     where = rows_of(model, sites)
     _check_memory(model, len(where), 3 if optimiser == "sgd" else 5)
     corpus = rows(model, inputs, most=round(steps * batch / (1 - min(holdout, 0.99))) + 1)

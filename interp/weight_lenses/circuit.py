@@ -110,9 +110,16 @@ class Circuit:
             tokens: texts or numbers of rows and columns alike; None takes ``n`` rows and columns:
                 those of the largest entry, of the largest in other rows and columns than that,
                 and so on (of positions: the first 48).
+
+        Raises:
+            ResultError: no such token, or none.
         """
         from interp.figures import heatmap
 
+        if tokens is not None and not tokens:
+            raise ResultError(
+                "no tokens were given; expected some, or None for the largest entries."
+            )
         if tokens is not None:
             rows = [self._index(token, self.rows) for token in tokens]
             columns = [self._index(token, self.columns) for token in tokens]

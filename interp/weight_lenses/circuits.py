@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.errors import ModelError
+from interp.errors import MetricError
 from interp.models.folding import norm_before_attention
 from interp.models.model import Model
 from interp.results import Provenance
@@ -37,7 +37,12 @@ from interp.weight_lenses.circuit import Circuit
 from interp.weight_lenses.ends import read_through, token_texts, tokens_in, unembedding
 from interp.weight_lenses.factored import Factored
 from interp.weight_lenses.heads import check_head, heads_of, norm_rows, qk_norm
-from interp.weight_lenses.rotary import attention_scale, is_rotary, relative_rotation
+from interp.weight_lenses.rotary import (
+    attention_scale,
+    check_offset,
+    is_rotary,
+    relative_rotation,
+)
 
 __all__ = ["ov_circuit", "qk_circuit", "qk_positions"]
 
@@ -118,14 +123,17 @@ def qk_circuit(
     Raises:
         ModelError: no such head, an offset where there are no rotary positions, or weights that
             cannot be viewed or folded.
+        MetricError: ``start`` is not rows of the residual stream.
     """
     check_head(model, layer, head)
     rotary = is_rotary(model.anatomy, layer)
-    if offset and not rotary:
-        raise ModelError(
-            f"offset={offset}: layer {layer} of this {model.anatomy.name} model has no rotary "
-            "positions, so its token-token scores do not depend on distance; leave offset out "
-            "(learned positions: qk_positions)."
+    check_offset(model.anatomy, layer, offset)
+    if start is not None and (
+        start.ndim != 2 or start.shape[-1] != model.d_model or not bool(start.isfinite().all())
+    ):
+        raise MetricError(
+            f"start has shape {list(start.shape)}; expected finite numbers [row, {model.d_model}], "
+            "rows of the residual stream."
         )
     options = {"folded": folded, "normalise": normalise, "through_mlp0": through_mlp0}
     rows = _tokens(model, layer, start, **options)

@@ -31,7 +31,7 @@ from interp.progress import track
 from interp.results import Provenance
 from interp.weight_lenses.composition_result import CompositionResult
 from interp.weight_lenses.heads import final_centres, heads_of
-from interp.weight_lenses.rotary import is_rotary, relative_rotation
+from interp.weight_lenses.rotary import check_offset, is_rotary, relative_rotation
 
 __all__ = ["composition"]
 
@@ -57,14 +57,18 @@ def composition(
         seed: of the turns.
 
     Raises:
-        MetricError: ``kind`` is none of these.
-        ModelError: weights that cannot be viewed or folded.
+        MetricError: ``kind`` is none of these, or ``controls`` is negative.
+        ModelError: weights that cannot be viewed or folded; an offset without rotary positions.
 
     Source:
         Elhage et al. 2021; TransformerLens's ``all_composition_scores`` gives the same numbers.
     """
     if kind not in ("q", "k", "v"):
         raise MetricError(f"composition of kind {kind!r}; expected 'q', 'k' or 'v'.")
+    if controls < 0:
+        raise MetricError(f"controls={controls}; expected 0 or more.")
+    if kind != "v":
+        check_offset(model.anatomy, None, offset)
     reads, writes, tails, heads = [], [], [], []
     for layer in range(model.n_layers):
         maps = heads_of(model, layer, folded=folded)

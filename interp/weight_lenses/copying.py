@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.errors import MetricError
 from interp.models.folding import norm_before_attention
 from interp.models.model import Model
 from interp.results import Provenance, read_file, write_file
@@ -130,8 +131,11 @@ def copying_scores(
         seed: of their weights.
 
     Raises:
+        MetricError: no controls.
         ModelError: weights that cannot be viewed or folded.
     """
+    if controls < 1:
+        raise MetricError(f"controls={controls}; expected 1 or more.")
     rows = tokens_in(model, through_mlp0=through_mlp0)
     out = unembedding(model, folded=folded, centre=centre)
     norm = None

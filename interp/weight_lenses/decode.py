@@ -174,7 +174,7 @@ def decode(
 
     Raises:
         SiteError: a site that means no weights.
-        MetricError: vectors of another width, names that do not fit, ``top`` out of range, or
+        MetricError: vectors of another width or that are not finite, nothing to decode, names that do not fit, ``top`` out of range, or
             ``through`` is none of these.
         ModelError: this model has no such weights.
     """
@@ -219,7 +219,13 @@ def _rows(
     model: Model, what: Any, folded: bool, names: Sequence[str] | None
 ) -> tuple[tuple[str, ...], Float[Tensor, "row d_model"]]:
     if not isinstance(what, Tensor):
-        found = [directions(model, site, folded=folded) for site in _listed(what)]
+        listed = _listed(what) if isinstance(what, str | Site | Sequence) else []
+        if not listed or not all(isinstance(one, str | Site) for one in listed):
+            raise MetricError(
+                f"decode got {type(what).__name__} {what!r:.60}; expected a site of weights, several, "
+                f"or a tensor of directions [..., {model.d_model}]."
+            )
+        found = [directions(model, site, folded=folded) for site in listed]
         labels = tuple(name for part, _ in found for name in part)
         return labels, torch.cat([rows for _, rows in found])
     if what.ndim == 0 or what.shape[-1] != model.d_model or not what.numel():
@@ -228,6 +234,8 @@ def _rows(
             "directions of the residual stream. For weights of a head, give its site."
         )
     rows = what.detach().as_subclass(Tensor).reshape(-1, model.d_model).float()
+    if not bool(rows.isfinite().all()):
+        raise MetricError(f"decode got vectors that are not finite, of shape {list(what.shape)}.")
     labels = tuple(names or map(str, range(len(rows))))
     if len(labels) != len(rows):
         raise MetricError(f"decode got {len(labels)} names for {len(rows)} vectors.")

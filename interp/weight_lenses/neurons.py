@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.errors import ResultError
+from interp.errors import MetricError, ResultError
 from interp.models.model import Model
 from interp.progress import Bar
 from interp.results import Provenance, read_file, write_file
@@ -176,7 +176,10 @@ def decode_neurons(
     Raises:
         ModelError: the MLP has no neurons (mixtures of experts) or no gate.
         SiteError: no such layer.
+        MetricError: no controls.
     """
+    if controls < 1:
+        raise MetricError(f"controls={controls}; expected 1 or more.")
     layers = Index(str(layer)).expand(model.n_layers, "layer")
     vectors, texts = vocabulary(model, through, folded=folded, centre=True), token_texts(model)
     generator = torch.Generator().manual_seed(seed)

@@ -130,7 +130,10 @@ def qk_offsets(
 
     Raises:
         ModelError: no such head, or no rotary positions.
+        MetricError: no offsets.
     """
+    if not offsets:
+        raise MetricError("no offsets were given; expected some, such as range(16).")
     circuit = qk_circuit(model, layer, head, through_mlp0=through_mlp0)
     if not is_rotary(model.anatomy, layer):
         raise ModelError(

@@ -25,7 +25,7 @@ from torch import Tensor
 from interp.errors import ModelError
 from interp.taps.anatomy import Anatomy
 
-__all__ = ["attention_scale", "is_rotary", "relative_rotation", "turned"]
+__all__ = ["attention_scale", "check_offset", "is_rotary", "relative_rotation", "turned"]
 
 
 def is_rotary(anatomy: Anatomy, layer: int) -> bool:
@@ -34,6 +34,19 @@ def is_rotary(anatomy: Anatomy, layer: int) -> bool:
     if refused and "no rotary" not in refused:
         raise ModelError(f"no QK circuit of a model of type {anatomy.name!r}: {refused}.")
     return not refused and bool(getattr(anatomy.blocks[layer].attn, "use_rope", True))
+
+
+def check_offset(anatomy: Anatomy, layer: int | None, offset: int | None) -> None:
+    """ModelError for an offset that changes nothing: no rotary positions in this layer (in any)."""
+    layers = range(anatomy.n_layers) if layer is None else (layer,)
+    if not offset or any(is_rotary(anatomy, index) for index in layers):
+        return
+    where = "" if layer is None else f"layer {layer} of "
+    raise ModelError(
+        f"offset={offset}: {where}this {anatomy.name} model has no rotary positions, so its "
+        "token-token scores do not depend on distance; leave offset out (learned positions: "
+        "qk_positions)."
+    )
 
 
 def relative_rotation(anatomy: Anatomy, layer: int, offset: int) -> Float[Tensor, "d_head d_head"]:

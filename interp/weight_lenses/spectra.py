@@ -28,7 +28,7 @@ from interp.weight_lenses.decode import decode
 from interp.weight_lenses.directions import neurons
 from interp.weight_lenses.factored import Factored
 from interp.weight_lenses.heads import check_head, heads_of
-from interp.weight_lenses.rotary import attention_scale, is_rotary, relative_rotation
+from interp.weight_lenses.rotary import attention_scale, check_offset, is_rotary, relative_rotation
 from interp.weight_lenses.spectrum import Spectrum
 
 __all__ = ["svd"]
@@ -63,12 +63,15 @@ def svd(
 
     Raises:
         MetricError: ``which`` is none of these, or a head is missing or given without need.
-        ModelError: no such layer or head, or weights that cannot be viewed or folded.
+        ModelError: no such layer or head, an offset without rotary positions, or weights that
+            cannot be viewed or folded.
     """
     if which not in ("ov", "qk", "mlp_in", "mlp_gate", "mlp_out"):
         raise MetricError(
             f"which={which!r}; expected 'ov', 'qk', 'mlp_in', 'mlp_gate' or 'mlp_out'."
         )
+    if n < 1:
+        raise MetricError(f"n={n}; expected 1 or more.")
     if (head is None) == (which in ("ov", "qk")):
         asked = "a head: svd(model, 2, 1)" if head is None else "no head"
         raise MetricError(f"svd of {which!r} got head={head}; expected {asked}.")
@@ -110,6 +113,7 @@ def _head(
     maps = heads_of(model, layer, folded=folded)
     if which == "ov":
         return maps.v[head], maps.o[head]
+    check_offset(model.anatomy, layer, offset)
     turn = relative_rotation(model.anatomy, layer, offset).to(maps.q)
     scale = attention_scale(model.anatomy, layer)
     return maps.q[head] @ turn * scale, maps.k[head].T

@@ -219,5 +219,13 @@ def test_a_head_that_is_not_understood_is_refused_at_any_site():
 def test_other_words_are_refused(model):
     with pytest.raises(RunError, match="scale='frozen'; expected 'own' or 'final'"):
         interp.lens(model, tiny.tokens(), scale="frozen")
+    with pytest.raises(RunError, match="using='tuned'; expected a TunedLens"):
+        interp.lens(model, tiny.tokens(), using="tuned")
+    found = interp.lens(model, tiny.tokens())
+    for read in (found.to_frame, found.trajectory, found.plot):
+        with pytest.raises(PromptError, match="prompt 5 of 2; expected -2 to 1"):
+            read(5)
+    with pytest.raises(PromptError, match="colour='rank'; expected 'prob', 'entropy' or 'kl'"):
+        found.plot(colour="rank")
     with pytest.raises(PromptError, match="where='first'"):
         interp.lens(model, tiny.tokens()).scores("first")

@@ -277,6 +277,13 @@ def test_what_is_refused(model, monkeypatch):
     ids = tiny.tokens(4, 5)
     with pytest.raises(RunError, match="steps=0; expected 1 or more"):
         tune_lens(model, ids, steps=0)
+    for rule in ({"lr": -1.0}, {"lr": torch.nan}, {"momentum": 1.0}, {"weight_decay": -1.0}):
+        with pytest.raises(RunError, match="expected lr of at least 0, momentum from 0 to below 1"):
+            tune_lens(model, ids, steps=1, **rule)
+    with pytest.raises(RunError, match="steps=2.5; expected 1 or more"):
+        tune_lens(model, ids, steps=2.5)
+    with pytest.raises(PromptError, match="NoneType"):
+        tune_lens(model, None)
     with pytest.raises(PromptError, match=r"holdout=1.5; expected a share"):
         tune_lens(model, ids, holdout=1.5)
     with pytest.raises(PromptError, match="1 different row of text cannot be both"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import interp
-from interp.errors import ModelError, ResultError
+from interp.errors import MetricError, ModelError, ResultError
 from interp.weight_lenses import Circuit, copying_scores, ov_circuit, qk_circuit, qk_positions
 from interp.weight_lenses.ends import tokens_in, unembedding
 from interp.weight_lenses.heads import final_centres, written
@@ -241,5 +241,12 @@ def test_errors_say_what_to_do():
     with pytest.raises(ModelError, match="normalises the residual stream itself"):
         ov_circuit(behind, 0, 0)
     assert ov_circuit(behind, 0, 0, folded=False, normalise=False).matrix.shape == (120, 120)
+    for start in (torch.ones(3, 5), torch.ones(32), torch.full((3, 32), torch.nan)):
+        with pytest.raises(MetricError, match=r"start has shape .*; expected finite numbers"):
+            qk_circuit(load("llama"), 0, 0, start=start)
+    with pytest.raises(MetricError, match="controls=0; expected 1 or more"):
+        copying_scores(load("llama"), controls=0)
+    with pytest.raises(ResultError, match="no tokens were given"):
+        ov_circuit(load("llama"), 0, 0).plot([])
     with pytest.raises(ResultError, match="no row or column 'zebra'"):
         ov_circuit(load("llama"), 0, 0).row("zebra")

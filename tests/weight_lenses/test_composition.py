@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import interp
-from interp.errors import MetricError, ResultError
+from interp.errors import MetricError, ModelError, ResultError
 from interp.weight_lenses import CompositionResult, composition
 from interp.weight_lenses.heads import heads_of
 from interp.weight_lenses.rotary import relative_rotation
@@ -99,6 +99,10 @@ def test_same_seed_same_bytes_and_files(tmp_path):
 def test_errors():
     with pytest.raises(MetricError, match="kind 'o'; expected 'q', 'k' or 'v'"):
         composition(load("gpt2"), "o")
+    with pytest.raises(ModelError, match="offset=1: this gpt2 model has no rotary positions"):
+        composition(load("gpt2"), "k", offset=1)
+    with pytest.raises(MetricError, match="controls=-1; expected 0 or more"):
+        composition(load("gpt2"), "k", controls=-1)
     alone = composition(load("gpt2", n_layer=1), "k")
     assert alone.to_frame().empty
     with pytest.raises(ResultError, match="one layer has no pairs"):

@@ -227,6 +227,18 @@ def test_errors_say_what_was_expected():
         decode(model, "L0.mlp_out.N3")
     with pytest.raises(MetricError, match=r"shape \[3\]; expected \[..., 32\]"):
         decode(model, torch.ones(3))
+    with pytest.raises(MetricError, match="not finite"):
+        decode(model, torch.full((2, 32), torch.nan))
+    for what in ([], [torch.ones(32)], torch.ones(32).numpy()):
+        with pytest.raises(MetricError, match="expected a site of weights, several, or a tensor"):
+            decode(model, what)
+    with pytest.raises(MetricError, match="controls=0; expected 1 or more"):
+        decode_neurons(model, controls=0)
+    for n in (0, -1):
+        with pytest.raises(MetricError, match=f"n={n}; expected 1 or more"):
+            svd(model, 0, 1, n=n)
+    with pytest.raises(ModelError, match="layer 0 of this gpt2 model has no rotary positions"):
+        svd(model, 0, 1, "qk", offset=2)
     with pytest.raises(MetricError, match="got 1 names for 2 vectors"):
         decode(model, torch.ones(2, 32), names=["a"])
     with pytest.raises(MetricError, match="top=500; expected 1 to 120"):

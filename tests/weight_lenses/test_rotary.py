@@ -54,6 +54,8 @@ def test_mean_and_spread_are_those_over_all_pairs(tmp_path):
     assert torch.equal(loaded.mean, scores.mean)
     assert scores.to_frame()["offset"].tolist() == [0, 1, 5]
     assert "by distance" in scores.plot().axes[0].get_title()
+    with pytest.raises(MetricError, match="no offsets were given"):
+        qk_offsets(model, 1, 2, ())
     with pytest.raises(MetricError, match=r"lead\(2\) among the offsets"):
         scores.lead(2)
 
