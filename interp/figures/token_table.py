@@ -47,7 +47,7 @@ def token_table(
             for j, word in enumerate(row):
                 axes.text(j, i, word, ha="center", va="center", fontsize=_FONT,
                           color="white" if abs(array[i, j]) > 0.62 * top else "#222222")  # fmt: skip
-        axes.set_xticks(range(n_columns), list(columns))
+        axes.set_xticks(range(n_columns), [short(name, 24) for name in columns])
         axes.set_yticks(range(n_rows), [short(name, 24) for name in rows])
         axes.set_title(headline)
         figure.colorbar(image, ax=axes, pad=0.02).set_label(unit, fontsize=8)

@@ -42,8 +42,11 @@
     parent.appendChild(element);
     return element;
   }
+  // Controls are written out: one that turns the direction of text would turn all that follows.
+  const controls = /[\u0000-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
   function show(token) {
-    return token.replace(/\r/g, "").replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/^ +$/, (s) => "␣".repeat(s.length)) || "∅";
+    return token.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/^ +$/, (s) => "␣".repeat(s.length))
+      .replace(controls, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0")) || "∅";
   }
   function bitmap(pattern) {
     const canvas = document.createElement("canvas");
@@ -90,7 +93,7 @@
   const spans = tokens.map((token, i) => {
     const span = make("span", text, { textContent: show(token), tabIndex: i === n - 1 ? 0 : -1 });
     span.setAttribute("role", "button");
-    span.setAttribute("aria-label", "token " + i + ", " + token);
+    span.setAttribute("aria-label", "token " + i + ", " + show(token));
     const point = () => { if (fixed === null) { hovered = i; cell = null; paint(); } };
     span.addEventListener("mouseenter", point);
     span.addEventListener("focus", point);
@@ -196,7 +199,10 @@
       if (value !== null) found.push([value, i]);
     });
     found.sort((a, b) => b[0] - a[0]);
-    const quoted = (i) => "“" + show(tokens[i]).trim() + "” " + i;
+    const quoted = (i) => {
+      const word = show(tokens[i]).trim();  // right-to-left words are isolated, else numbers beside them swap
+      return "“" + (/[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/.test(word) ? "\u2068" + word + "\u2069" : word) + "” " + i;
+    };
     readout.textContent = cell
       ? root.dataset.shown + ": " + quoted(cell[0]) + " → " + quoted(cell[1]) + ": " + shown[at(cell[0], cell[1])].toFixed(3)
       : root.dataset.shown + ": " + quoted(token) + (asQuery ? " looks at " : " is looked at by ") +

@@ -82,6 +82,10 @@ def _checked(
         raise ResultError(
             f"lengths of shape {list(lengths.shape)}; expected [head, key], {expected[:2]}."
         )
+    if lengths is not None and not bool(lengths.isfinite().all()):
+        raise ResultError(
+            "these lengths have NaN or infinite numbers; expected finite ones, or None."
+        )
     shares = patterns.detach().float().cpu()
     if not bool(shares.isfinite().all()) or float(shares.min()) < 0 or float(shares.max()) > 1.001:
         raise ResultError(

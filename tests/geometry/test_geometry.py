@@ -265,3 +265,18 @@ def test_a_figure_has_a_colour_for_each_label():
     assert axes.get_xlabel().startswith("component 1 (")
     with pytest.raises(ResultError, match="3 labels of 3 kinds for 20 points"):
         figures.points(first, second, labels=["a", "b", "c"], title="t", **axis)
+
+
+def test_names_of_points_may_be_any_token_and_all_labels_have_a_place():
+    words = [f"{kind} of a long name, number {i}" for i, kind in enumerate(("$a^$", "b") * 18)]
+    figure = figures.points(range(36), range(36), labels=words, named=[(0, "$x^$")], title="t",
+                            x_name="x", y_name="y")  # fmt: skip
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.y0 >= 0
+    assert box.x0 > figure.axes[0].get_window_extent().x1
+    with pytest.raises(ResultError, match="2 x and 1 y"):
+        figures.points([1, 2], [1], title="t", x_name="x", y_name="y")
+    with pytest.raises(ResultError, match=r"names at \[5\]"):
+        figures.points([1, 2], [1, 2], title="t", x_name="x", y_name="y", named=[(5, "a")])

@@ -77,6 +77,8 @@ def test_what_is_refused():
         attention_html(tokens, patterns(1, 2) - 0.5, names)
     with pytest.raises(ResultError, match=r"expected \[head, key\]"):
         attention_html(tokens, patterns(1, 2), names, lengths=torch.ones(2, 2))
+    with pytest.raises(ResultError, match="these lengths have NaN"):  # no JSON: a blank view
+        attention_html(tokens, patterns(1, 2), names, lengths=torch.full((1, 2), torch.nan))
 
 
 def test_large_views_are_warned_about_and_then_refused():

@@ -132,6 +132,23 @@ def test_thumbnails_are_painted_by_share(seen, patterns):
     assert set(red[tuple(upper)].tolist()) == {244.0}
 
 
+def test_tokens_that_turn_the_text_round_are_written_out(profile):
+    """An override of direction would mirror every token behind it, and the readout."""
+    tokens = ["</script>", "\u202eabc", "\r", "\u0645\u0631\u062d\u0628\u0627", "end"]
+    shares = torch.eye(5)[None].clone()
+    shares[0, 4] = torch.tensor([0.1, 0.2, 0.1, 0.4, 0.2])
+    path = profile / "directions.html"
+    path.write_text(
+        page("directions", [attention_html(tokens, shares, ["L0.H0"])]), encoding="utf-8"
+    )
+    shown = dom(path, profile).partition('class="text"')[2]
+    assert "\u202e" not in shown.partition("</section>")[0]
+    assert "\\u202eabc" in shown
+    assert "\\u000d" in shown
+    assert "“\u2068\u0645\u0631\u062d\u0628\u0627\u2069” 3 (0.400)" in shown
+    assert "“end” 4 looks at" in shown
+
+
 def test_a_page_may_load_nothing(profile):
     """The page's own policy forbids what a fragment asks for, even of this machine."""
     (profile / "secret.js").write_text("document.body.dataset.loaded = 'yes'")
