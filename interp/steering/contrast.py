@@ -47,7 +47,7 @@ def steering_vector(
     negative: Any,
     site: str | Site | Sequence[str | Site],
     *,
-    position: int | str = "END",
+    positions: int | str = "END",
     method: Method = "mean_difference",
     normalise: bool = False,
     splits: int = 20,
@@ -63,7 +63,7 @@ def steering_vector(
             corrupted side of ``positive``.
         site: ``"L2.resid_pre"``, or several (``"L*.resid_pre"``): a vector for each, alone. Any site of
             one vector per position: a branch, a single head's ``z``, neurons.
-        position: where to read: a number among real tokens, negative from the end, a name that the
+        positions: where to read: a number among real tokens, negative from the end, a name that the
             prompts define, or ``"all"``: the mean over each prompt's tokens but its BOS.
         method: ``"mean_difference"``, or ``"pca"``: the first principal component, around zero, of the
             differences of pairs, with the sign and length of the mean difference along it.
@@ -81,14 +81,14 @@ def steering_vector(
         raise RunError(f"method={method!r}; expected 'mean_difference' or 'pca'.")
     if isinstance(splits, bool) or not hasattr(splits, "__index__") or splits < 1:
         raise RunError(f"splits={splits!r}; expected a number of random halvings, at least 1.")
-    if not isinstance(position, int | str):
+    if not isinstance(positions, int | str):
         raise RunError(
-            f"position={position!r}; expected one number or name, or 'all' for the mean over tokens."
+            f"positions={positions!r}; expected one number or name, or 'all' for the mean over tokens."
         )
     sites = _sites(model, site)
     first, second = _sides(model, positive, negative)
-    high = _activations(model, *first, sites, position)
-    low = _activations(model, *second, sites, position)
+    high = _activations(model, *first, sites, positions)
+    low = _activations(model, *second, sites, positions)
     direction = _pca if method == "pca" else _mean_difference
     if method == "pca" and high.shape[0] != low.shape[0]:
         raise RunError(
@@ -103,12 +103,12 @@ def steering_vector(
         values=values.float(),
         typical_norm=torch.cat([high, low]).norm(dim=-1).mean(0).float(),
         reliability=_reliability(high, low, direction, splits, seed).float(),
-        position=position,
+        positions=positions,
         method=method,
         counts=(len(high), len(low)),
         provenance=Provenance.of(
             model, first[2], seed=seed, verb="steering_vector",
-            sites=[str(one) for one in sites], position=position, method=method,
+            sites=[str(one) for one in sites], positions=positions, method=method,
             normalise=normalise, splits=splits, negative=second[2].hash,
         ),
     )  # fmt: skip
@@ -128,7 +128,7 @@ def _sites(model: Model, given: Any) -> tuple[Site, ...]:
             )
         if site.position is not None:
             raise SiteError(
-                f"{str(site)!r} names a position: write {str(site.whole)!r} and position="
+                f"{str(site)!r} names a position: write {str(site.whole)!r} and positions="
                 f"{site.position!r}; the vector can then be added anywhere."
             )
     return sites
@@ -215,8 +215,8 @@ def _counted(model: Model, tokens: TokenBatch) -> Bool[Tensor, "prompt pos"]:
     empty = (~mask.any(-1)).nonzero().flatten().tolist()
     if empty:
         raise PromptError(
-            f"prompt {empty[0]} has no token besides its BOS, so position='all' has nothing to "
-            "average: give longer prompts, or position='END'."
+            f"prompt {empty[0]} has no token besides its BOS, so positions='all' has nothing to "
+            "average: give longer prompts, or positions='END'."
         )
     return mask
 

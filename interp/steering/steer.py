@@ -53,9 +53,9 @@ def steer(
     strengths: Sequence[int | float] = _STRENGTHS,
     *,
     metric: str | Metric | Callable[..., Tensor] | None = None,
-    position: int | str | Sequence[int | str] | None = None,
+    positions: int | str | Sequence[int | str] | None = None,
     start: int | str | None = None,
-    control: int = 20,
+    draws: int = 20,
     neutral: Any = None,
     answers: Any = None,
     foils: Any = None,
@@ -67,27 +67,27 @@ def steer(
 
     >>> interp.steer(model, heldout, vector.at("L3.resid_pre")).summary()   # doctest: +SKIP
 
-    Runs the prompts ``1 + sites × strengths × (1 + control)`` times.
+    Runs the prompts ``1 + sites × strengths × (1 + draws)`` times.
 
     Args:
         prompts: Prompts (their clean side), text or tokens. Others than the vector was made from.
         vector: of one or several sites; each site is steered alone.
         strengths: multiples of the vector, at least two; they are put in ascending order.
         metric: as in :func:`interp.patch`. None: ``logit_diff`` where there are foils, else ``log_prob``.
-        position, start: where the vector is added (:meth:`SteeringVector.edit`); None: everywhere.
-        control: how many random directions; the smallest p-value is ``1 / (1 + control)``.
+        positions, start: where the vector is added (:meth:`SteeringVector.edit`); None: everywhere.
+        draws: how many random directions; the smallest p-value is ``1 / (1 + draws)``.
         neutral: texts that have nothing to do with the contrast, for the side effects.
         answers, foils: for text: the tokens compared; without answers, the model's own top tokens.
         seed: of the random directions: ``seed``, ``seed + 1``, ...
 
     Raises:
-        RunError: strengths that are no curve, or a negative ``control``.
+        RunError: strengths that are no curve, or a negative ``draws``.
         ModelError: the vector is of another width than the model.
         SiteError, PromptError, MetricError: as in :func:`interp.patch`.
     """
     doses = _doses(strengths)
-    if isinstance(control, bool) or not hasattr(control, "__index__") or control < 0:
-        raise RunError(f"control={control!r}; expected a number of random vectors, 0 for none.")
+    if isinstance(draws, bool) or not hasattr(draws, "__index__") or draws < 0:
+        raise RunError(f"draws={draws!r}; expected a number of random vectors, 0 for none.")
     if not isinstance(vector, SteeringVector):
         raise RunError(
             f"vector= is a {type(vector).__name__}; expected a SteeringVector, as "
@@ -99,13 +99,13 @@ def steer(
     score, baseline = _scorer(model, asked, how, batch)
     aside = None if neutral is None else _neutral(model, neutral)
     plain = None if aside is None else _side_effects(model, aside, [{}])[0]
-    randoms = [vector.random_like(seed + i) for i in range(control)]
-    total = len(vector.sites) * len(doses) * (1 + control)
+    randoms = [vector.random_like(seed + i) for i in range(draws)]
+    total = len(vector.sites) * len(doses) * (1 + draws)
     with Bar(total=total, what="steering", show=progress) as bar:
 
         def curve(one: SteeringVector, site: str) -> tuple[Tensor, Tensor | None]:
             """Scores [strength, prompt] and side effects [strength, 2]."""
-            edits = [one.at(site).edit(dose, position=position, start=start) for dose in doses]
+            edits = [one.at(site).edit(dose, positions=positions, start=start) for dose in doses]
             found = []
             for edit in edits:
                 found.append(score(edit))
@@ -115,7 +115,7 @@ def steer(
 
         own = [curve(vector, site) for site in vector.sites]
         null = [[curve(one, site) for one in randoms] for site in vector.sites]
-    shape = (len(vector.sites), control, len(doses))
+    shape = (len(vector.sites), draws, len(doses))
     per_prompt = torch.stack([found for found, _ in own])
     return SteeringResult(
         sites=vector.sites,
@@ -136,9 +136,9 @@ def steer(
         foils=names_of(model, asked.foils),
         provenance=Provenance.of(
             model, asked, seed=seed, verb="steer", sites=list(vector.sites), strengths=list(doses),
-            metric=how.name, position=position if position is None or isinstance(position, int | str)
-            else list(position), start=start, control=control, method=vector.method,
-            read_at=vector.position, vector_prompts=vector.provenance.prompts_hash,
+            metric=how.name, positions=positions if positions is None or isinstance(positions, int | str)
+            else list(positions), start=start, draws=draws, method=vector.method,
+            read_at=vector.positions, vector_prompts=vector.provenance.prompts_hash,
             neutral=None if aside is None else aside.hash,
         ),
     )  # fmt: skip

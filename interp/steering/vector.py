@@ -40,7 +40,7 @@ class SteeringVector:
         reliability: mean cosine between the vectors of two random halves of the prompts; near 1
             the vector is of the contrast, near 0 of these very prompts. NaN where a set has
             fewer than two prompts, and for random vectors.
-        position: where in the prompts they were read.
+        positions: where in the prompts they were read.
         method: how.
         counts: number of positive and of negative prompts.
         provenance: model, prompts, seed, versions and the call.
@@ -50,7 +50,7 @@ class SteeringVector:
     values: Float[Tensor, "site d"]
     typical_norm: Float[Tensor, " site"]
     reliability: Float[Tensor, " site"]
-    position: int | str
+    positions: int | str
     method: str
     counts: tuple[int, int]
     provenance: Provenance
@@ -60,7 +60,7 @@ class SteeringVector:
         share = self.relative_norm
         sizes = f"{share.min():.2g}" + (f"-{share.max():.2g}" if len(share) > 1 else "")
         return (
-            f"SteeringVector({some}; {self.method} at {self.position}, {self.counts[0]} + "
+            f"SteeringVector({some}; {self.method} at {self.positions}, {self.counts[0]} + "
             f"{self.counts[1]} prompts; length {sizes} of the activations')"
         )
 
@@ -94,7 +94,7 @@ class SteeringVector:
         self,
         strength: int | float = 1.0,
         *,
-        position: int | str | Sequence[int | str] | None = None,
+        positions: int | str | Sequence[int | str] | None = None,
         start: int | str | None = None,
     ) -> dict[str, Edit]:
         """The edit that adds ``strength`` times the vector, for ``model.run`` and ``model.generate``.
@@ -103,7 +103,7 @@ class SteeringVector:
 
         Args:
             strength: 1 adds the whole difference between the two sets; negative turns it round.
-            position: only there: a number among real tokens, a name that the prompts define
+            positions: only there: a number among real tokens, a name that the prompts define
                 (``"END"``), or several. In generation such an edit acts on the prompt alone.
                 None: at every position, BOS included, and on each new token.
             start: from this position on, new tokens included.
@@ -114,15 +114,15 @@ class SteeringVector:
         site, value = self._only("edit()")
         if isinstance(strength, str) or not hasattr(strength, "__float__"):
             raise RunError(f"strength={strength!r}; expected a number, 1 for the whole difference.")
-        if position is not None and start is not None:
+        if positions is not None and start is not None:
             raise RunError(
-                f"position={position!r} and start={start!r}: give one of them, or neither."
+                f"positions={positions!r} and start={start!r}: give one of them, or neither."
             )
         if start is not None:
             return {site: AddFrom(strength * value, start)}
-        if position is None:
+        if positions is None:
             return {site: Add(strength * value)}
-        listed = [position] if isinstance(position, int | str) else list(position)
+        listed = [positions] if isinstance(positions, int | str) else list(positions)
         return {f"{site}@{where}": Add(strength * value) for where in listed}
 
     def project_out(self, sites: str | Sequence[str] | None = None) -> dict[str, Edit]:

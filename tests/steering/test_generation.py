@@ -19,7 +19,7 @@ def model(request):
 @pytest.fixture(scope="module")
 def vector(model):
     return steering_vector(model, tiny.tokens(5, 6, seed=1), tiny.tokens(5, 6, seed=2),
-                           "L1.resid_pre", position=-1)  # fmt: skip
+                           "L1.resid_pre", positions=-1)  # fmt: skip
 
 
 def by_hand(model, row, edit_of):
@@ -37,7 +37,7 @@ WAYS = {
     "everywhere": ({}, lambda prompt, now: {}),
     "END and on": ({"start": "END"}, lambda prompt, now: {"start": prompt - 1}),
     "from 1 on": ({"start": 1}, lambda prompt, now: {"start": 1}),
-    "END of the prompt": ({"position": "END"}, lambda prompt, now: {"position": prompt - 1}),
+    "END of the prompt": ({"positions": "END"}, lambda prompt, now: {"positions": prompt - 1}),
 }
 
 

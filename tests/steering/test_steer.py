@@ -57,7 +57,7 @@ def test_the_vector_moves_the_metric_at_each_of_five_strengths_and_random_ones_d
     model, countries, vector, template
 ):
     heldout = asked(model, countries[40:62], template)
-    result = steer(model, heldout, vector, control=19, neutral=NEUTRAL[:1])
+    result = steer(model, heldout, vector, draws=19, neutral=NEUTRAL[:1])
     row = result.summary().iloc[0]
     assert row["monotone"]
     assert row["spearman"] == pytest.approx(1.0)
@@ -81,7 +81,7 @@ def test_the_random_twin_is_not_steered(model, countries):
     names = [row["country"] for row in countries[:40]]
     v = steering_vector(twin, [f"The capital of {name} is" for name in names],
                         [f"The language of {name} is" for name in names], SITE)  # fmt: skip
-    result = steer(twin, asked(twin, countries[40:60], "The capital of {} is"), v, control=0)
+    result = steer(twin, asked(twin, countries[40:60], "The capital of {} is"), v, draws=0)
     assert float((result.values - result.baseline.mean()).abs().max()) < 0.5  # logits
     assert bool(result.p_value().isnan().all())
 
@@ -95,14 +95,14 @@ def small():
 def result(small):
     prompts = small.prompts(tiny.tokens(4, 6), answers=[5, 6, 7, 8], foils=[9, 10, 11, 12])
     v = steering_vector(small, tiny.tokens(6, 7, seed=1), tiny.tokens(6, 7, seed=2),
-                        ["L0-1.resid_pre"], position=-1)  # fmt: skip
-    return steer(small, prompts, v, (2, -1, 0, 2), control=3, neutral=tiny.tokens(18, 9, seed=5))
+                        ["L0-1.resid_pre"], positions=-1)  # fmt: skip
+    return steer(small, prompts, v, (2, -1, 0, 2), draws=3, neutral=tiny.tokens(18, 9, seed=5))
 
 
 def test_each_point_equals_a_run_under_that_edit(small, result):
     prompts = small.prompts(tiny.tokens(4, 6), answers=[5, 6, 7, 8], foils=[9, 10, 11, 12])
     v = steering_vector(small, tiny.tokens(6, 7, seed=1), tiny.tokens(6, 7, seed=2),
-                        ["L0-1.resid_pre"], position=-1)  # fmt: skip
+                        ["L0-1.resid_pre"], positions=-1)  # fmt: skip
     assert result.strengths == (-1.0, 0.0, 2.0)
     for i, site in enumerate(v.sites):
         for j, dose in enumerate(result.strengths):
@@ -118,7 +118,7 @@ def test_each_point_equals_a_run_under_that_edit(small, result):
 def test_side_effects_are_kl_and_nll_on_the_neutral_text(small, result):
     ids = tiny.tokens(18, 9, seed=5)
     v = steering_vector(small, tiny.tokens(6, 7, seed=1), tiny.tokens(6, 7, seed=2),
-                        "L1.resid_pre", position=-1)  # fmt: skip
+                        "L1.resid_pre", positions=-1)  # fmt: skip
     plain, pushed = (small.run(ids, edit=edit).logits for edit in ({}, v.edit(2.0)))
     p, q = plain.log_softmax(-1), pushed.log_softmax(-1)
     kl = (p.exp() * (p - q)).sum(-1).mean()
@@ -152,30 +152,30 @@ def test_frame_summary_plot_and_file(result, tmp_path):
 def test_text_alone_any_metric_and_no_controls(small):
     ids = tiny.tokens(3, 6)
     v = steering_vector(small, tiny.tokens(4, 6, seed=1), tiny.tokens(4, 6, seed=2),
-                        "L1.resid_pre", position=-1)  # fmt: skip
-    alone = steer(small, ids, v, control=0)
+                        "L1.resid_pre", positions=-1)  # fmt: skip
+    alone = steer(small, ids, v, draws=0)
     assert alone.metric == "log_prob"
     assert "control_mean" not in alone.to_frame()
     assert len(alone.plot().axes) == 1
     for metric in ("kl", "nll", "accuracy", lambda logits, prompts: logits[:, -1, 5]):
-        again = steer(small, ids, v, (0, 1), control=1, metric=metric)
+        again = steer(small, ids, v, (0, 1), draws=1, metric=metric)
         assert bool(again.values.isfinite().all())
-    assert float(steer(small, ids, v, (0, 1), control=0, metric="kl").values[0, 0]) == 0
+    assert float(steer(small, ids, v, (0, 1), draws=0, metric="kl").values[0, 0]) == 0
 
 
 def test_positions_under_padding(small):
     rows = [[5, 6, 7, 8, 9, 10], [11, 12, 13]]
     v = steering_vector(small, tiny.tokens(4, 6, seed=1), tiny.tokens(4, 6, seed=2),
-                        "L1.resid_pre", position=-1)  # fmt: skip
-    for options in ({"position": "END"}, {"start": 1}, {"position": [0, -1]}, {}):
+                        "L1.resid_pre", positions=-1)  # fmt: skip
+    for options in ({"positions": "END"}, {"start": 1}, {"positions": [0, -1]}, {}):
         for pad in ("left", "right"):
             batch = interp.TokenBatch.stack(rows, pad=pad)
             both = steer(
-                small, small.prompts(batch, answers=[5, 6]), v, (-1, 1), control=0, **options
+                small, small.prompts(batch, answers=[5, 6]), v, (-1, 1), draws=0, **options
             )
             for i, row in enumerate(rows):
                 one = small.prompts(torch.tensor([row]), answers=[5 + i])
-                alone = steer(small, one, v, (-1, 1), control=0, **options)
+                alone = steer(small, one, v, (-1, 1), draws=0, **options)
                 assert torch.allclose(
                     both.per_prompt[0, :, i], alone.per_prompt[0, :, 0], atol=1e-4
                 )
@@ -184,17 +184,17 @@ def test_positions_under_padding(small):
 @pytest.mark.bad_input
 def test_what_is_refused(small, result):
     v = steering_vector(small, tiny.tokens(4, 6, seed=1), tiny.tokens(4, 6, seed=2),
-                        "L1.resid_pre", position=-1)  # fmt: skip
+                        "L1.resid_pre", positions=-1)  # fmt: skip
     ids = tiny.tokens(2, 5)
     for strengths in ((1,), (), (1, 1), ("a", "b"), (0, float("nan")), 3):
         with pytest.raises(RunError, match="at least two different numbers"):
             steer(small, ids, v, strengths)
     with pytest.raises(RunError, match="vector= is a Tensor; expected a SteeringVector"):
         steer(small, ids, v.values[0])
-    with pytest.raises(RunError, match="control=-1"):
-        steer(small, ids, v, control=-1)
+    with pytest.raises(RunError, match="draws=-1"):
+        steer(small, ids, v, draws=-1)
     with pytest.raises(RunError, match="give one of them"):
-        steer(small, ids, v, position=1, start=2)
+        steer(small, ids, v, positions=1, start=2)
     with pytest.raises(MetricError, match="needs foils"):
         steer(small, ids, v, metric="logit_diff")
     wide = interp.load(tiny.build("llama", hidden_size=48), check=False)

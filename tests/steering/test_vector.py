@@ -20,7 +20,7 @@ HIGH, LOW = tiny.tokens(6, 7, seed=1), tiny.tokens(4, 9, seed=2)
 
 def test_the_difference_of_means_at_a_position_and_over_all(model):
     for position in (-1, 2, "all"):
-        vectors = steering_vector(model, HIGH, LOW, "L*.resid_pre", position=position)
+        vectors = steering_vector(model, HIGH, LOW, "L*.resid_pre", positions=position)
         assert vectors.sites == ("L0.resid_pre", "L1.resid_pre", "L2.resid_pre")
         for site, value in zip(vectors.sites, vectors.values, strict=True):
             a, b = (model.run(ids, save=site).cache[site] for ids in (HIGH, LOW))
@@ -38,24 +38,24 @@ def test_padding_does_not_matter_and_bos_is_not_averaged(llama_like_tokenizer):
         "When Mary and John went to the store, John gave a book to",
     ]
     for position in ("all", "END"):
-        both = steering_vector(model, texts, ["The capital"], "L1.mlp_out", position=position)
-        each = [steering_vector(model, [t], ["The capital"], "L1.mlp_out", position=position)
+        both = steering_vector(model, texts, ["The capital"], "L1.mlp_out", positions=position)
+        each = [steering_vector(model, [t], ["The capital"], "L1.mlp_out", positions=position)
                 for t in texts]  # fmt: skip
         mean = torch.stack([v.values for v in each]).mean(0)
         assert torch.allclose(both.values, mean, atol=1e-5)
     x = model.run(texts[:1], save="L1.mlp_out").cache["L1.mlp_out"][0]
     y = model.run(["The capital"], save="L1.mlp_out").cache["L1.mlp_out"][0]
-    averaged = steering_vector(model, texts[:1], ["The capital"], "L1.mlp_out", position="all")
+    averaged = steering_vector(model, texts[:1], ["The capital"], "L1.mlp_out", positions="all")
     assert torch.allclose(averaged.values[0], x[1:].mean(0) - y[1:].mean(0), atol=1e-5)
     bos = torch.tensor([[model.tokens.bos_id]])
     with pytest.raises(PromptError, match="no token besides its BOS"):
-        steering_vector(model, bos, ["The capital"], "L1.mlp_out", position="all")
+        steering_vector(model, bos, ["The capital"], "L1.mlp_out", positions="all")
 
 
 def test_the_corrupted_side_and_named_positions(model):
     pairs = model.prompts(tiny.tokens(5, 6), tiny.tokens(5, 6, seed=3), positions={"s": [3] * 5})
-    ours = steering_vector(model, pairs, None, "L1.resid_pre", position="s")
-    other = steering_vector(model, pairs.clean, pairs.corrupted, "L1.resid_pre", position=3)
+    ours = steering_vector(model, pairs, None, "L1.resid_pre", positions="s")
+    other = steering_vector(model, pairs.clean, pairs.corrupted, "L1.resid_pre", positions=3)
     assert torch.equal(ours.values, other.values)
     assert ours.provenance.prompts_hash == pairs.hash
 
@@ -81,7 +81,7 @@ def test_a_planted_direction_is_found_by_both_methods(model):
 
 
 def test_edits_go_where_they_say(model):
-    v = steering_vector(model, HIGH, LOW, "L1.resid_pre", position=-1)
+    v = steering_vector(model, HIGH, LOW, "L1.resid_pre", positions=-1)
     ids = tiny.tokens(2, 6)
     plain = model.run(ids, save="L1.resid_pre").cache["L1.resid_pre"]
 
@@ -90,8 +90,8 @@ def test_edits_go_where_they_say(model):
         return got / v.values[0]
 
     for edit, on in (
-        (v.edit(2.0), [0, 1, 2, 3, 4, 5]), (v.edit(2.0, position="END"), [5]),
-        (v.edit(2.0, position=[0, -2]), [0, 4]), (v.edit(2.0, start=-3), [3, 4, 5]),
+        (v.edit(2.0), [0, 1, 2, 3, 4, 5]), (v.edit(2.0, positions="END"), [5]),
+        (v.edit(2.0, positions=[0, -2]), [0, 4]), (v.edit(2.0, start=-3), [3, 4, 5]),
     ):  # fmt: skip
         expected = torch.zeros(6)
         expected[on] = 2.0
@@ -103,7 +103,7 @@ def test_edits_go_where_they_say(model):
 
 
 def test_random_vectors_have_the_same_length_and_come_by_seed(model):
-    v = steering_vector(model, HIGH, LOW, "L*.resid_pre", position=-1)
+    v = steering_vector(model, HIGH, LOW, "L*.resid_pre", positions=-1)
     a, b = v.random_like(0), v.random_like(1)
     assert torch.allclose(a.norm, v.norm, rtol=1e-5)
     assert torch.equal(a.values, v.random_like(0).values)
@@ -117,15 +117,15 @@ def test_random_vectors_have_the_same_length_and_come_by_seed(model):
 
 
 def test_normalised_vectors_and_single_pairs(model):
-    v = steering_vector(model, HIGH[:1], LOW[:1], "L1.resid_pre", position=-1, normalise=True)
+    v = steering_vector(model, HIGH[:1], LOW[:1], "L1.resid_pre", positions=-1, normalise=True)
     assert float(v.norm) == pytest.approx(1.0)
     assert bool(v.reliability.isnan())  # one pair (Turner et al. 2023) has no halves
     with pytest.raises(PromptError, match="has length 0"):
-        steering_vector(model, HIGH, HIGH, "L1.resid_pre", position=-1, normalise=True)
+        steering_vector(model, HIGH, HIGH, "L1.resid_pre", positions=-1, normalise=True)
 
 
 def test_save_load_and_models_that_do_not_fit(model, tmp_path):
-    v = steering_vector(model, HIGH, LOW, "L*.resid_pre", position=-1)
+    v = steering_vector(model, HIGH, LOW, "L*.resid_pre", positions=-1)
     path = v.save(tmp_path / "v.safetensors")
     loaded = SteeringVector.load(path, model=model)
     assert vars(loaded).keys() == vars(v).keys()
@@ -143,7 +143,7 @@ def test_save_load_and_models_that_do_not_fit(model, tmp_path):
 
 
 def test_frame_and_repr(model):
-    v = steering_vector(model, HIGH, LOW, ["L1.resid_pre", "L2.attn_out"], position=-1)
+    v = steering_vector(model, HIGH, LOW, ["L1.resid_pre", "L2.attn_out"], positions=-1)
     assert v.to_frame()["site"].tolist() == ["L1.resid_pre", "L2.attn_out"]
     assert "6 + 4 prompts" in repr(v)
     assert list(v.parts()) == list(v.sites)
@@ -151,17 +151,17 @@ def test_frame_and_repr(model):
 
 @pytest.mark.bad_input
 def test_what_is_refused(model):
-    v = steering_vector(model, HIGH, LOW, "L*.resid_pre", position=-1)
+    v = steering_vector(model, HIGH, LOW, "L*.resid_pre", positions=-1)
     with pytest.raises(RunError, match=r"vectors of 3 sites: pick one with .at"):
         v.edit(1.0)
     with pytest.raises(RunError, match="strength='2'"):
         v.at("L1.resid_pre").edit("2")
-    with pytest.raises(RunError, match=r"position=\[0, 1\]; expected one"):
-        steering_vector(model, HIGH, LOW, "L1.resid_pre", position=[0, 1])
+    with pytest.raises(RunError, match=r"positions=\[0, 1\]; expected one"):
+        steering_vector(model, HIGH, LOW, "L1.resid_pre", positions=[0, 1])
     with pytest.raises(SiteError, match="the nearest are"):
         v.at("L9.resid_pre")
     with pytest.raises(RunError, match="give one of them"):
-        v.at("L1.resid_pre").edit(1.0, position=1, start=2)
+        v.at("L1.resid_pre").edit(1.0, positions=1, start=2)
     for site in ("L1.z", "L1.pattern", "L1.H*.z"):
         with pytest.raises(SiteError, match="one vector at each position"):
             steering_vector(model, HIGH, LOW, site)
