@@ -62,6 +62,7 @@ class FineTuning:
             )
 
 
+@torch.inference_mode(False)  # a caller's would leave no gradients
 def finetune(
     model: Model,
     prompts: str | Prompts | Sequence[str],

@@ -23,6 +23,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import torch
+
 from interp.editing.objectives import Objective
 from interp.editing.prefixes import sampled_prefixes
 from interp.editing.request import Request, Target
@@ -38,6 +40,7 @@ from interp.results import Provenance
 __all__ = ["as_json", "described", "prompt_text", "rome"]
 
 
+@torch.inference_mode(False)  # a caller's would leave no gradients
 def rome(
     model: Model,
     prompt: str | Prompts,

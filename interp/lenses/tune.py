@@ -46,6 +46,7 @@ __all__ = ["tune_lens"]
 Optimiser = Literal["sgd", "adam"]
 
 
+@torch.inference_mode(False)  # a caller's would leave no gradients
 def tune_lens(
     model: Model,
     inputs: Any,

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import interp
+from interp import editing
 from interp.editing import RankOne, WeightEdit, norm_matched
 from interp.errors import ModelError, ResultError
 from interp.results import Provenance
@@ -70,6 +71,23 @@ def test_it_is_refused_by_a_model_that_it_was_not_made_for(model, edit, tiny_mod
             assert torch.equal(other.weights.layer(2).W_in, edit.changes["L2.W_in"].value)
     with pytest.raises(ModelError, match=r"rank-one change of \[64, 32\] does not fit"):
         model.edited({"L0.W_in": edit.changes["L1.W_out"]}).__enter__()
+
+
+@pytest.mark.parametrize("ambient", [torch.no_grad, torch.inference_mode])
+def test_an_edit_is_the_same_whatever_the_callers_gradient_mode(ambient, tiny_model):
+    model, text = tiny_model("llama"), "The capital of France is"
+
+    def made():
+        config = editing.Rome(prefixes=(), steps=4)
+        one = editing.rome(model, text, "France", " Lima", layer=1, covariance=None, config=config,
+                           prefixes=())  # fmt: skip
+        tuned = editing.finetune(model, text, " Lima", layer=1)
+        return one.changes["L1.W_out"].v, tuned.changes["L1.W_out"].value
+
+    plain = made()
+    with ambient():
+        within = made()
+    assert all(map(torch.equal, plain, within))
 
 
 def test_rank_one_is_added_in_float32_whatever_the_weight():

@@ -128,6 +128,13 @@ def test_training_leaves_the_model_alone_and_repeats_itself(model, tuned):
     assert not torch.equal(other.weight, tuned.weight)
 
 
+def test_it_is_trained_whatever_the_callers_gradient_mode(model):
+    plain = tune_lens(model, tiny.tokens(4, 5), steps=2)
+    with torch.inference_mode():
+        within = tune_lens(model, tiny.tokens(4, 5), steps=2)
+    assert torch.equal(plain.weight, within.weight)
+
+
 def test_padding_does_not_count(model):
     ids = tiny.tokens(4, 6)
     mask = torch.ones(4, 9, dtype=torch.bool)
