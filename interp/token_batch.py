@@ -7,10 +7,12 @@ A *column* is an index into the tensor; a *position* is what a person means.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -88,6 +90,24 @@ class TokenBatch:
             ids[row, where] = torch.tensor(tokens, dtype=torch.long)
             mask[row, where] = True
         return cls(ids, mask)
+
+    @classmethod
+    def given(cls, inputs: Any, *, pad: Literal["right", "left"] = "right") -> TokenBatch | None:
+        """What holds token ids (tensor, array, list, list of rows) as a batch; None for all else."""
+        if isinstance(inputs, TokenBatch):
+            return inputs
+        if isinstance(inputs, Tensor):
+            return cls.of(inputs)
+        if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "iu":
+            return cls.of(torch.as_tensor(inputs.astype(np.int64)))
+        if not isinstance(inputs, list | tuple) or not inputs:
+            return None
+        if all(isinstance(one, numbers.Integral) and not isinstance(one, bool) for one in inputs):
+            return cls.of(torch.tensor([int(one) for one in inputs]))
+        rows = [None if isinstance(row, str) else cls.given(row) for row in inputs]
+        if any(row is None or len(row) != 1 for row in rows):
+            return None
+        return cls.stack([row.ids[0].tolist() for row in rows if row is not None], pad=pad)
 
     def __len__(self) -> int:
         return self.ids.shape[0]

@@ -15,7 +15,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
@@ -97,11 +97,12 @@ class Tokenization:
     ) -> TokenBatch:
         """Whatever a caller may pass as input, as a batch that this model can run.
 
-        Text is encoded; token tensors are taken as they are, without a BOS.
+        Text is encoded; token ids (a tensor, an array, a list or lists) are taken as they are,
+        without a BOS.
         """
-        if not isinstance(inputs, Tensor | TokenBatch):
-            return self.encode(inputs, bos=bos, pad=pad)
-        batch = inputs if isinstance(inputs, TokenBatch) else TokenBatch.of(inputs)
+        batch = TokenBatch.given(inputs, pad=pad)
+        if batch is None:
+            return self.encode(inputs, bos=bos, pad=pad)  # type: ignore[arg-type]
         wrong = batch.ids[batch.mask & ((batch.ids < 0) | (batch.ids >= self.n_vocab))]
         if wrong.numel():
             raise PromptError(
@@ -190,6 +191,11 @@ class Tokenization:
             )
 
     def _texts(self, text: str | Sequence[str]) -> list[str]:
+        if isinstance(text, Mapping) or not isinstance(text, Iterable):
+            raise PromptError(
+                f"{text!r} is a {type(text).__name__}; expected a text, a list of texts, token ids or "
+                "Prompts."
+            )
         self._need("text input")
         texts = [text] if isinstance(text, str) else list(text)
         wrong = [i for i, one in enumerate(texts) if not isinstance(one, str) or not one]

@@ -274,3 +274,22 @@ def test_without_a_tokenizer_text_is_refused_and_ids_work():
             call("text")
     with pytest.raises(PromptError, match="needs a tokenizer"):
         tokens.to_string([1])
+
+
+def test_ids_may_come_in_any_form(tokens):
+    import numpy as np
+
+    expected = torch.tensor([[5, 6, 7]])
+    for given in (expected, expected[0], [5, 6, 7], (5, 6, 7), [[5, 6, 7]], np.array([5, 6, 7]),
+                  [torch.tensor([5, 6, 7])], [np.int64(5), 6, 7]):  # fmt: skip
+        assert torch.equal(tokens.take(given).ids, expected)
+    uneven = tokens.take([[5, 6, 7], [8]], pad="left")
+    assert uneven.ids[:, -1].tolist() == [7, 8]
+    assert uneven.n_real.tolist() == [3, 1]
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("given", [None, 3, {"text": "The"}, 2.5])
+def test_what_is_no_input_is_refused_in_words(tokens, given):
+    with pytest.raises(PromptError, match="expected a text, a list of texts, token ids"):
+        tokens.take(given)

@@ -11,8 +11,8 @@ tracing fractions shuffled among facts and layers, which must explain nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ from interp.editing.second_moments import Covariance
 from interp.editing.study_result import SCORES, LocalizationStudy
 from interp.editing.variants import objective, subject_std
 from interp.editing.weight_edit import WeightEdit, norm_matched
-from interp.errors import MetricError, PromptError
+from interp.errors import MetricError, PromptError, warn
 from interp.models.model import Model
 from interp.progress import Bar
 from interp.results import Provenance
@@ -89,7 +89,7 @@ def localization_study(
     prefixes = sampled_prefixes(model, lengths=lengths, seed=seed) if lengths else ()
     found = {name: torch.full(trace.shape, torch.nan) for name in SCORES}
     with (
-        suppress(KeyboardInterrupt),
+        _interruptible(found),
         Bar(total=trace.numel(), what="edits", show=progress, least=8) as bar,
     ):
         for row, (case, goal) in enumerate(zip(cases, goals, strict=True)):
@@ -115,6 +115,16 @@ def localization_study(
         provenance=origin,
         **found,
     )
+
+
+@contextmanager
+def _interruptible(found: Mapping[str, Tensor]) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        scores = found["rewrite"]
+        done = int(scores.isfinite().sum())
+        warn(f"interrupted: {done} of {scores.numel()} edits are scored; the others are nan.")
 
 
 def _edit(

@@ -15,7 +15,7 @@ _LINE = 1.15 / 72  # height of a line, in inches for each point of its font
 def visible(token: str) -> str:
     """A label as a reader can see it: control characters and lone spaces made visible."""
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in token)
-    return "␣" if shown.strip() == "" and shown else shown.strip().replace("$", r"\$")
+    return "␣" if shown.strip() == "" and shown else shown.strip()
 
 
 def short(token: str, most: int = 16) -> str:

@@ -38,6 +38,7 @@ _STYLE: Final[dict[Any, Any]] = {
     "axes.spines.right": False,
     "figure.dpi": 110,
     "savefig.dpi": 200,
+    "text.parse_math": False,  # tokens and titles may hold a $
     "svg.hashsalt": "interp",  # the same figure gives the same bytes
     "svg.fonttype": "none",
 }

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["overview"]
 
 _WIDTH, _MOST = 7.2, 14  # inches; bars of components
+_TITLE = 240  # characters of the prompt's end in the headline
 _FONT = 7.0
 _GREY, _INK = "#9a9a9a", "#222222"
 _RED, _BLUE = "#b2182b", "#2166ac"
@@ -29,7 +30,8 @@ def overview(scan: ScanResult) -> Figure:
     n_layers, _ = _shape(scan["direct, heads"])
     middle = max(1.2, 0.16 * n_layers + 0.5)
     looks = max(0.8, 0.16 * len(scan.attention.heads) + 0.5)
-    title = wrapped(f"{scan.text} → {scan.answer.strip()}", _WIDTH - 0.6)
+    text = scan.text if len(scan.text) <= _TITLE else f"…{scan.text[1 - _TITLE :]}"
+    title = wrapped(f"{text} → {scan.answer.strip()}", _WIDTH - 0.6)
     with sheet(_WIDTH, 2.3 + middle + 1.5 + looks + 0.9) as figure:
         rows: Any = figure.subfigures(4, 1, height_ratios=[2.3, middle, 1.6, looks + 0.4])
         left, right = rows[0].subplots(1, 2)
@@ -91,7 +93,9 @@ def _heads(axes: Axes, family: Family, title: str, figure: Any) -> None:
         dark = abs(values[layer, head]) > 0.6 * top
         axes.plot(head, layer, "o", color="white" if dark else _INK, markersize=2.5)
     cell_width = 2.3 / values.shape[1]
-    put_x(axes, [*map(str, range(n_heads)), *(["MLP"] if other else [])], cell_width, _FONT)
+    put_x(axes, [*map(str, range(n_heads)), *([""] if other else [])], cell_width, _FONT)
+    if other:  # its label stands even where there is room for some heads' only
+        axes.text(n_heads, -0.55, "MLP", fontsize=_FONT, ha="center", va="top", rotation=90)
     put_y(axes, [str(i) for i in range(n_layers)], 0.16, _FONT)
     _titled(axes, title, "head")
     axes.set_ylabel("layer", fontsize=_FONT)

@@ -4,7 +4,7 @@
     lens         the log-probability of the answer read from each layer at the end
     attention    where each head looks from the end
     position     the change of log P(own top token) when one token's embedding is noised
-    ablation     the same when one head or MLP is put, at the end, to its mean over the contexts
+    ablation     the same when one head or MLP is put, at the end, to its mean over all rows
 
 The first three ask about the prompt's answer in every context; the last two ask each context about
 its own top token, so that they show what a change does in any prompt.
@@ -153,7 +153,7 @@ def _positions(setting: Setting, seed: int) -> Scores:
 
 
 def _ablation(setting: Setting) -> Scores:
-    reference = setting.own.subset(slice(1, None))
+    reference = setting.own
     cells, values = [], []
     for site in ("L*.H*.z", "L*.mlp_out"):
         sweep = ablate(

@@ -11,6 +11,7 @@ from torch import Tensor
 from interp.errors import ResultError
 from interp.intervals import Interval, bootstrap
 from interp.metrics import recovered
+from interp.patching.permutation import permutation_p
 from interp.patching.ranking import plot_top
 from interp.results import Axis, Provenance, Stored, cell_labels, pick
 
@@ -59,13 +60,14 @@ class PatchResult(Stored):
     provenance: Provenance
 
     def __repr__(self) -> str:
-        axes = " × ".join(f"{axis.name} {len(axis)}" for axis in self.axes) or "one cell"
+        axes = " × ".join(f"{axis.name} {len(axis)}" for axis in self.axes)
+        axes = axes or f"one cell: {float(self.values):.3g}"
         corrupted = "" if self.corrupted is None else f", corrupted {self.corrupted.mean():.3g}"
         finished, cells = int(self.done.sum()), self.done.numel()
         part = "" if finished == cells else f"; {finished} of {cells} cells finished"
         return (
             f"PatchResult({axes}{part}; {self.metric} in {self.unit}: clean {self.clean.mean():.3g}"
-            f"{corrupted}; {self.direction}, {len(self.clean)} prompts, {self.engine} engine)"
+            f"{corrupted}; {self._what()}, {len(self.clean)} prompts, {self.engine} engine)"
         )
 
     def normalized(self) -> Float[Tensor, "*axes"]:
@@ -87,6 +89,16 @@ class PatchResult(Stored):
     def interval(self, *, level: float = 0.95, seed: int = 0) -> Interval:
         """Bootstrap interval over prompts of ``values``, for each cell; NaN where unfinished."""
         return bootstrap(self.per_prompt, level=level, seed=seed)
+
+    def p_value(self, null: PatchResult) -> float:
+        """How often a random set (``interp.random_ablation``) moves the metric at least as far.
+
+        A permutation p-value of a result of one cell, never 0 (Phipson & Smyth 2010).
+
+        Raises:
+            ResultError: several cells, unfinished ones, or results that cannot be compared.
+        """
+        return permutation_p(self, null)
 
     def top(self, n: int = 10) -> DataFrame:
         """The ``n`` finished cells which moved the metric furthest from the run that was edited."""
@@ -151,11 +163,15 @@ class PatchResult(Stored):
 
     def _title(self) -> str:
         sites = self.provenance.call.get("sites", "patch")
+        return f"{sites if isinstance(sites, str) else ', '.join(sites)}, {self._what()}"
+
+    def _what(self) -> str:
+        """What was put into which run."""
         source = str(self.provenance.call.get("source") or "").split(" ")[0]
         other, run = (
             ("clean", "corrupted") if self.direction == "denoise" else ("corrupted", "clean")
         )
-        return f"{sites if isinstance(sites, str) else ', '.join(sites)}, {source or other} → {run}"
+        return f"{source or other} → {run}"
 
     def _shown(self) -> tuple[Tensor, str]:
         if self._has_gap():

@@ -136,10 +136,10 @@ class Similarity:
 
 def similarity(
     model: Model,
-    other: Model | None,
     inputs: Any,
     sites: str | Site | Sequence[str | Site] = "L*.resid_pre",
     *,
+    other: Model | None = None,
     other_sites: str | Site | Sequence[str | Site] | None = None,
     other_inputs: Any = None,
     method: Method = "cka",
@@ -152,7 +152,7 @@ def similarity(
 ) -> Similarity:
     """Compare every pair of sites of two models on the same examples.
 
-    >>> interp.similarity(model, model.random_twin(), texts)                # doctest: +SKIP
+    >>> interp.similarity(model, texts, other=model.random_twin())                # doctest: +SKIP
     Similarity(4 × 4 sites of demo and demo (random, seed 0); cka 0.03 to 0.98, ...)
 
     Args:

@@ -105,9 +105,9 @@ def _read(
     if inputs is None:
         return None, None
     batch = tokens.take(inputs, bos=bos, pad=pad)
-    if isinstance(inputs, Tensor | TokenBatch):
+    if TokenBatch.given(inputs) is not None:
         return None, batch
-    return (inputs,) if isinstance(inputs, str) else tuple(inputs), batch
+    return (inputs,) if isinstance(inputs, str) else tuple(inputs), batch  # type: ignore[arg-type]
 
 
 def _answers(

@@ -1,7 +1,4 @@
-"""The control of an ablation: what would it have done to as many sites taken at random?
-
-Source: a permutation test; Phipson & Smyth 2010 for its p-value, which is never 0.
-"""
+"""The control of an ablation: what would it have done to as many sites taken at random?"""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from typing import Any
 
 import torch
 
-from interp.errors import ResultError, RunError, SiteError
+from interp.errors import RunError, SiteError
 from interp.models.model import Model
 from interp.patching.cells import members
 from interp.patching.result import PatchResult
@@ -18,7 +15,7 @@ from interp.runs.plan import resolve
 from interp.sites import ALL, Site
 from interp.steering.ablation import Inputs, ablate
 
-__all__ = ["chance", "random_ablation"]
+__all__ = ["random_ablation"]
 
 
 def random_ablation(
@@ -34,7 +31,8 @@ def random_ablation(
 ) -> PatchResult:
     """The control of an ablation: random sets of as many sites, ablated in the same way.
 
-    The axis ``site`` of the result names each set. :func:`chance` compares a set of your own.
+    The axis ``site`` of the result names each set. ``ablation.p_value(null)`` compares
+    a set of your own with them.
 
     >>> null = interp.random_ablation(model, prompts, "L1.H0.z + L2.H3.z")  # doctest: +SKIP
 
@@ -58,46 +56,6 @@ def random_ablation(
     generator = torch.Generator().manual_seed(seed)
     sets = [_draw(every, layers, generator) for _ in range(draws)]
     return ablate(model, prompts, sets, seed=seed, **options)
-
-
-def chance(result: PatchResult, null: PatchResult) -> float:
-    """How often a random set moves the metric at least as far: a permutation p-value.
-
-    ``(1 + number of random sets with |effect| ≥ the set's) / (1 + number of random sets)``
-    (Phipson & Smyth 2010), so never 0; with 50 draws at least .02.
-
-    Args:
-        result: an ablation of one cell.
-        null: :func:`random_ablation` of the same prompts, metric and method.
-
-    Raises:
-        ResultError: several cells, unfinished ones, or results that cannot be compared.
-    """
-    if result.values.numel() != 1 or not bool(result.done.all() and null.done.all()):
-        raise ResultError(
-            f"chance() compares one finished cell with finished random sets; given {result!r} and "
-            f"{null!r}. Pick a cell with result.select(...)."
-        )
-    for word in ("metric", "direction"):
-        if getattr(result, word) != getattr(null, word):
-            raise ResultError(
-                f"these results differ in {word}: {getattr(result, word)!r} and "
-                f"{getattr(null, word)!r}. Run both alike."
-            )
-    same = ("source", "reference", "positions")
-    ours, theirs = result.provenance, null.provenance
-    if (
-        ours.prompts_hash != theirs.prompts_hash
-        or ours.weights_hash != theirs.weights_hash
-        or any(ours.call.get(word) != theirs.call.get(word) for word in same)
-    ):
-        raise ResultError(
-            "these results are of other prompts, another model or another method: ablate the set "
-            "and draw the random ones with the same arguments."
-        )
-    effect = (result.values.flatten() - result.clean.mean()).abs()
-    random = (null.values.flatten() - null.clean.mean()).abs()
-    return float((1 + (random >= effect - 1e-6).sum()) / (1 + len(random)))
 
 
 def _pool(model: Model, pool: str | Site | Sequence[str | Site]) -> list[Site]:

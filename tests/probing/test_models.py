@@ -247,13 +247,13 @@ def test_figures_of_probes():
 
 def test_a_model_is_like_itself_and_its_map_is_symmetric():
     model, ids = tiny_model(), tiny.tokens(20, 6)
-    result = similarity(model, None, ids, ["L*.resid_pre", "L-1.resid_post"], shuffles=3)
+    result = similarity(model, ids, ["L*.resid_pre", "L-1.resid_post"], shuffles=3)
     assert torch.allclose(result.values.diagonal(), torch.ones(4), atol=1e-5)
     assert torch.allclose(result.values, result.values.T, atol=1e-5)
     assert result.n == 120
     assert float(result.null.abs().max()) < 0.2
     rows = collect(model, ids, "L*.resid_pre", positions=-1).rows
-    one = similarity(model, None, ids, "L*.resid_pre", positions=-1, method="rsa", shuffles=0)
+    one = similarity(model, ids, "L*.resid_pre", positions=-1, method="rsa", shuffles=0)
     expected = interp.geometry.rsa(rows["L0.resid_pre"], rows["L2.resid_pre"])
     assert float(one.values[0, 2]) == pytest.approx(float(expected))
 
@@ -262,7 +262,7 @@ def test_the_trained_model_turns_where_it_looks_back_and_is_unlike_its_twin():
     prompts = interp.prompts.induction(demo(), n=24)
     but_bos = torch.ones_like(prompts.clean.mask)
     but_bos[:, 0] = False
-    own, apart = (similarity(demo(), other, prompts, where=but_bos, shuffles=2)
+    own, apart = (similarity(demo(), prompts, other=other, where=but_bos, shuffles=2)
                   for other in (None, demo(False)))  # fmt: skip
     early, turn, late = (float(own.values[i, i + 1]) for i in (1, 2, 0))
     assert early > 0.9  # block 1 changes little, block 2 more
@@ -275,7 +275,7 @@ def test_the_trained_model_turns_where_it_looks_back_and_is_unlike_its_twin():
 
 def test_layers_where_all_examples_are_alike_have_no_similarity():
     prompts, _, _ = continents()
-    result = similarity(demo(), None, prompts, positions="END")
+    result = similarity(demo(), prompts, positions="END")
     assert result.values[0].isnan().all()  # one last word, and nothing has moved yet
     assert result.values[1:, 1:].isfinite().all()
     assert "all examples alike" in str(result.plot().legends[0].get_texts()[0])
@@ -283,7 +283,7 @@ def test_layers_where_all_examples_are_alike_have_no_similarity():
 
 def test_similarity_is_saved_shown_and_refuses(tmp_path):
     model, ids = tiny_model(), tiny.tokens(8, 5)
-    result = similarity(model, None, ids, "L*.resid_pre", other_sites="L*.H*.z", positions=-1)
+    result = similarity(model, ids, "L*.resid_pre", other_sites="L*.H*.z", positions=-1)
     loaded = Similarity.load(result.save(tmp_path / "map.safetensors"))
     assert torch.equal(loaded.values, result.values)
     assert loaded.sites_b == result.sites_b
@@ -291,11 +291,11 @@ def test_similarity_is_saved_shown_and_refuses(tmp_path):
     image = loaded.plot().axes[0].images[0]
     assert image.get_clim() == (0, 1)
     with pytest.raises(PromptError, match="hold 8 and 7 examples"):
-        similarity(model, model, ids, positions=-1, other_inputs=ids[:7])
+        similarity(model, ids, other=model, positions=-1, other_inputs=ids[:7])
 
 
 @pytest.mark.bad_input
 def test_unknown_methods_are_refused():
     model, ids = tiny_model(), tiny.tokens(8, 5)
     with pytest.raises(MetricError, match="expected one of cka"):
-        similarity(model, None, ids, method="svcca")
+        similarity(model, ids, method="svcca")

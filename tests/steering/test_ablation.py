@@ -7,7 +7,7 @@ import interp
 from interp.errors import MetricError, PromptError, ResultError, RunError, SiteError
 from interp.patching.result import PatchResult
 from interp.steering.ablation import ablate
-from interp.steering.random_sets import chance, random_ablation
+from interp.steering.random_sets import random_ablation
 from tests import tiny
 
 
@@ -168,25 +168,25 @@ def test_heads_that_do_the_task_stand_out_and_the_random_twin_has_none():
     three = ablate(model, prompts, heads)
     effect = float(three.values - three.clean.mean())
     assert effect < -5
-    assert chance(three, random_ablation(model, prompts, heads, draws=39)) <= 0.05
+    assert three.p_value(random_ablation(model, prompts, heads, draws=39)) <= 0.05
     twin = model.random_twin()
     calm = ablate(twin, prompts, "L*.H*.z")
     assert float((calm.values - calm.clean.mean()).abs().max()) < 0.05 * abs(effect)
 
 
-def test_chance_counts_as_far_or_farther(model, prompts):
+def test_the_p_value_counts_as_far_or_farther(model, prompts):
     null = random_ablation(model, prompts, 1, draws=9, method="zero")
     effects = (null.values - null.clean.mean()).abs()
     site = null.axes[0].labels[int(effects.argmax())]
     one = ablate(model, prompts, site, method="zero")
     same = int((effects >= effects.max() - 1e-6).sum())
-    assert chance(one, null) == pytest.approx((1 + same) / 10)
+    assert one.p_value(null) == pytest.approx((1 + same) / 10)
     with pytest.raises(ResultError, match="one finished cell"):
-        chance(null, null)
+        null.p_value(null)
     with pytest.raises(ResultError, match="another method"):
-        chance(ablate(model, prompts, site), null)
+        ablate(model, prompts, site).p_value(null)
     with pytest.raises(ResultError, match="differ in metric"):
-        chance(ablate(model, prompts, site, method="zero", metric="prob"), null)
+        ablate(model, prompts, site, method="zero", metric="prob").p_value(null)
 
 
 @pytest.mark.bad_input
