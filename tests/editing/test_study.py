@@ -153,9 +153,10 @@ def test_ctrl_c_keeps_the_edits_that_are_done(demo, cases, tracing, monkeypatch)
 
     monkeypatch.setattr(module, "_edit", interrupted)
     digest = demo.weights_hash
-    found = editing.localization_study(
-        demo, cases, tracing=tracing, layers=(0, 1), method=editing.FineTuning(steps=2)
-    )
+    with pytest.warns(UserWarning, match="interrupted: 2 of 8 edits are scored"):
+        found = editing.localization_study(
+            demo, cases, tracing=tracing, layers=(0, 1), method=editing.FineTuning(steps=2)
+        )
     assert found.rewrite.isfinite().sum() == 2
     assert math.isnan(float(found.rewrite[1, 0]))
     assert demo.weights_hash == digest
