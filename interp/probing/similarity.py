@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import torch
@@ -27,7 +26,7 @@ from interp.models.model import Model
 from interp.probing.features import EACH, collect, tokens_counted
 from interp.probing.picture import parsed, steps_of
 from interp.progress import Bar
-from interp.results import Provenance, read_file, write_file
+from interp.results import Provenance, Stored
 from interp.sites import Site
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ _MOST_PAIRS = 6000  # rows whose n × n distances take 300 MB
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Similarity:
+class Similarity(Stored):
     """How alike two models represent the same examples, site by site.
 
     Attributes:
@@ -114,24 +113,6 @@ class Similarity:
             unit=_UNITS[self.method] + null, row_name=self.names[0], column_name=self.names[1],
             signed=False, limit=1.0, missing="all examples alike",
         )  # fmt: skip
-
-    def save(self, path: str | Path) -> Path:
-        """Write the result to one safetensors file, whole or not at all."""
-        meta = {name: value for name, value in vars(self).items() if not isinstance(value, Tensor)}
-        return write_file(path, "Similarity", {"values": self.values, "null": self.null}, meta)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Similarity:
-        """Read a saved result.
-
-        Raises:
-            ResultError: no such file, a damaged one, or a result of another kind.
-        """
-        tensors, meta = read_file(path, "Similarity")
-        for name in ("sites_a", "sites_b", "names"):
-            meta[name] = tuple(meta[name])
-        meta["provenance"] = Provenance(**meta["provenance"])
-        return cls(**{**meta, **tensors})
 
 
 def similarity(

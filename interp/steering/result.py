@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from interp.geometry.correlation import spearman
 from interp.intervals import Interval, bootstrap
-from interp.results import Axis, Provenance, cell_labels, read_file, write_file
+from interp.results import Axis, Provenance, Stored, cell_labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +21,7 @@ __all__ = ["SteeringResult"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SteeringResult:
+class SteeringResult(Stored):
     """What a vector did to a metric at each strength, and what random vectors did.
 
     Attributes:
@@ -166,25 +165,6 @@ class SteeringResult:
             title=title or f"steering {self.provenance.model}",
             unit=self.metric if self.unit == self.metric else f"{self.metric} ({self.unit})",
         )  # fmt: skip
-
-    def save(self, path: str | Path) -> Path:
-        """Write the result to one safetensors file, whole or not at all."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        meta = {name: value for name, value in vars(self).items() if name not in tensors}
-        return write_file(path, "SteeringResult", tensors, meta)
-
-    @classmethod
-    def load(cls, path: str | Path) -> SteeringResult:
-        """Read a saved result.
-
-        Raises:
-            ResultError: no such file, a damaged one, or a result of another kind.
-        """
-        tensors, meta = read_file(path, "SteeringResult")
-        meta["provenance"] = Provenance(**meta["provenance"])
-        for name in ("sites", "strengths", "answers", "foils"):
-            meta[name] = None if meta[name] is None else tuple(meta[name])
-        return cls(**{**meta, **tensors})
 
 
 def _slope(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from interp.errors import ModelError, ResultError, RunError, SiteError, nearest
 from interp.models.model import Model
-from interp.results import Provenance, read_file, write_file
+from interp.results import Provenance, Stored
 from interp.runs.edits import Add, Edit
 from interp.runs.plan import resolve
 from interp.sites import Site
@@ -30,7 +30,7 @@ __all__ = ["SteeringVector"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SteeringVector:
+class SteeringVector(Stored):
     """A direction for each of some sites. Made by :func:`steering_vector`.
 
     Attributes:
@@ -205,12 +205,6 @@ class SteeringVector:
             "relative_norm": self.relative_norm.tolist(), "reliability": self.reliability.tolist(),
         })  # fmt: skip
 
-    def save(self, path: str | Path) -> Path:
-        """Write the vectors to one safetensors file, whole or not at all."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        meta = {name: value for name, value in vars(self).items() if name not in tensors}
-        return write_file(path, "SteeringVector", tensors, meta)
-
     @classmethod
     def load(cls, path: str | Path, *, model: Model | None = None) -> SteeringVector:
         """Read saved vectors; with ``model``, check that they fit it (:meth:`check`).
@@ -219,10 +213,7 @@ class SteeringVector:
             ResultError: no such file, a damaged one, or a result of another kind.
             ModelError, SiteError: they do not fit.
         """
-        tensors, meta = read_file(path, "SteeringVector")
-        meta |= {"sites": tuple(meta["sites"]), "counts": tuple(meta["counts"]),
-                 "provenance": Provenance(**meta["provenance"])}  # fmt: skip
-        vector = cls(**{**meta, **tensors})
+        vector = super().load(path)
         if model is not None:
             vector.check(model)
         return vector
