@@ -1,4 +1,8 @@
-"""Whether a model's blocks can be replayed: tried once for each model, on a few tokens."""
+"""Whether a model's blocks can be replayed: tried on a few tokens, once until a weight is written.
+
+A proof holds for the weights it was made with: with a weight of zeros or NaN (inside
+``model.edited``) two ways agree that differ with others.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +24,18 @@ from interp.token_batch import TokenBatch
 
 __all__ = ["why_no_paths", "why_not"]
 
+_Versions = tuple[tuple[int, int], ...]
+
 #: Largest difference between a replayed residual stream and the run's own, as a share of its size.
 _TOLERANCE: Final = {torch.float64: 1e-6, torch.float32: 1e-4}
 
-_found: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
+_found: WeakKeyDictionary[nn.Module, tuple[_Versions, str | None]] = WeakKeyDictionary()
 _adds_up: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def why_no_paths(anatomy: Anatomy) -> str | None:
     """None if the residual stream is the sum of its branches, as direct paths take it to be."""
-    if anatomy.hf not in _found:
-        _found[anatomy.hf] = _probe(anatomy)
+    _reason(anatomy)
     if _adds_up.get(anatomy.hf):
         return None
     return "its residual stream was not shown to be the sum of what attention and MLPs add"
@@ -43,9 +48,16 @@ def why_not(anatomy: Anatomy) -> str | None:
     hooked = next((name for name, m in anatomy.decoder.named_modules() if _foreign(m)), None)
     if hooked is not None:
         return f"{hooked!r} has a hook of its own, which would see part of the positions only"
-    if anatomy.hf not in _found:
-        _found[anatomy.hf] = _probe(anatomy)
-    return _found[anatomy.hf]
+    return _reason(anatomy)
+
+
+def _reason(anatomy: Anatomy) -> str | None:
+    """What :func:`_probe` says of the weights as they are."""
+    now = tuple((id(p), p._version) for p in anatomy.hf.parameters())
+    known = _found.get(anatomy.hf)
+    if known is None or known[0] != now:
+        known = _found[anatomy.hf] = now, _probe(anatomy)
+    return known[1]
 
 
 def _foreign(module: nn.Module) -> bool:
@@ -69,7 +81,7 @@ def _probe(anatomy: Anatomy) -> str | None:
             with replay_kernels(anatomy):
                 worst += [_difference(base, layer) for layer in range(anatomy.n_layers)]
             tolerance = _TOLERANCE.get(plain.dtype, 0.05)
-            if max(worst) > tolerance:
+            if not all(one <= tolerance for one in worst):  # NaN is no proof
                 return f"a replayed block differs from the run's own by {max(worst):.1g}"
             if not batch.padded:
                 _adds_up[anatomy.hf] = _sums(base) <= tolerance
