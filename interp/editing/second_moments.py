@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
@@ -23,7 +22,7 @@ from torch import Tensor
 from interp.errors import BudgetError, ModelError, PromptError, RunError, warn
 from interp.models.model import Model
 from interp.progress import Bar
-from interp.results import Provenance, read_file, write_file
+from interp.results import Provenance, Stored
 from interp.runs.execute import execute
 from interp.runs.memory import available
 from interp.token_batch import TokenBatch
@@ -34,7 +33,7 @@ Texts = Sequence[str] | Int[Tensor, "row pos"] | TokenBatch
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Covariance:
+class Covariance(Stored):
     """Uncentred second moments of the keys of some layers.
 
     Attributes:
@@ -106,18 +105,6 @@ class Covariance:
                 f"{self.provenance.weights_hash[:12]}…, but {model.name!r} has "
                 f"{model.weights_hash[:12]}…: measure it on this model."
             )
-
-    def save(self, path: str | Path) -> Path:
-        """Write it to one safetensors file."""
-        meta = {"layers": self.layers, "n_tokens": self.n_tokens, "provenance": self.provenance}
-        return write_file(path, "Covariance", {"moments": self.moments}, meta)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Covariance:
-        """Read a saved covariance."""
-        tensors, meta = read_file(path, "Covariance")
-        provenance = Provenance(**meta["provenance"])
-        return cls(tuple(meta["layers"]), tensors["moments"], meta["n_tokens"], provenance)
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from interp.editing.regressions import DESIGNS, regressions
 from interp.intervals import Interval, bootstrap
-from interp.results import Provenance, read_file, write_file
+from interp.results import Provenance, Stored
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +26,7 @@ SCORES: Final = (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LocalizationStudy:
+class LocalizationStudy(Stored):
     """What :func:`interp.editing.localization_study` found.
 
     Scores mean what they do in :class:`interp.editing.EditScores`; nan where a cell was not run.
@@ -120,17 +119,3 @@ class LocalizationStudy:
         return study_figure(
             self, score, title or f"{self.variant}: does tracing tell where to edit?"
         )
-
-    def save(self, path: str | Path) -> Path:
-        """Write the study to one safetensors file."""
-        tensors = {n: v for n, v in vars(self).items() if isinstance(v, Tensor)}
-        meta = {n: v for n, v in vars(self).items() if not isinstance(v, Tensor)}
-        return write_file(path, "LocalizationStudy", tensors, meta)
-
-    @classmethod
-    def load(cls, path: str | Path) -> LocalizationStudy:
-        """Read a saved study."""
-        tensors, meta = read_file(path, "LocalizationStudy")
-        meta["provenance"] = Provenance(**meta["provenance"])
-        meta |= {"layers": tuple(meta["layers"]), "subjects": tuple(meta["subjects"])}
-        return cls(**{**meta, **tensors})

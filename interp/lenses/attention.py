@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor
 from interp.errors import PromptError, SiteError
 from interp.lenses.attention_view import AttentionView
 from interp.models.model import Model
-from interp.results import Provenance, read_file, write_file
+from interp.results import Provenance, Stored
 from interp.runs.cache import Cache
 from interp.runs.execute import execute
 from interp.runs.plan import resolve
@@ -37,7 +36,7 @@ _POINT = "pattern"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AttentionResult:
+class AttentionResult(Stored):
     """Attention patterns of some heads over one prompt.
 
     Attributes:
@@ -109,29 +108,6 @@ class AttentionResult:
             self.tokens, self.patterns, self.heads, title or f"attention, {self.provenance.model}",
             self.value_lengths,
         )  # fmt: skip
-
-    def save(self, path: str | Path) -> Path:
-        """Write the result to one safetensors file, whole or not at all."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        meta = {name: value for name, value in vars(self).items()
-                if name not in ("patterns", "value_lengths")}  # fmt: skip
-        return write_file(path, "AttentionResult", tensors, meta)
-
-    @classmethod
-    def load(cls, path: str | Path) -> AttentionResult:
-        """Read a saved result.
-
-        Raises:
-            ResultError: no such file, a damaged one, or a result of another kind.
-        """
-        tensors, meta = read_file(path, "AttentionResult")
-        return cls(
-            patterns=tensors["patterns"],
-            heads=tuple(meta["heads"]),
-            tokens=tuple(meta["tokens"]),
-            provenance=Provenance(**meta["provenance"]),
-            value_lengths=tensors.get("value_lengths"),
-        )
 
 
 @torch.no_grad()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from interp.errors import PromptError, ResultError
 from interp.intervals import Interval, bootstrap
 from interp.lenses.reading import short_names
-from interp.results import Provenance, read_file, write_file
+from interp.results import Provenance, Stored
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +25,7 @@ Where = Literal["last", "all"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LensResult:
+class LensResult(Stored):
     """What each layer (or branch, or head) predicts next, at each position.
 
     By default row ``i`` of the layer axis is the residual stream before block ``i``, and the last
@@ -247,22 +246,6 @@ class LensResult:
             for name, at, result in zip(names, steps, results, strict=True)
         ]
         return trajectories(short_names(axis)[0], curves, title=title or _heading(results))
-
-    def save(self, path: str | Path) -> Path:
-        """Write the result to one safetensors file."""
-        tensors = {n: v for n, v in vars(self).items() if isinstance(v, Tensor)}
-        meta = {n: v for n, v in vars(self).items() if not isinstance(v, Tensor) and v is not None}
-        return write_file(path, "LensResult", tensors, meta)
-
-    @classmethod
-    def load(cls, path: str | Path) -> LensResult:
-        """Read a saved result."""
-        tensors, meta = read_file(path, "LensResult")
-        meta["provenance"] = Provenance(**meta["provenance"])
-        meta["layers"] = tuple(meta["layers"])
-        meta["tokens"] = tuple(tuple(row) for row in meta["tokens"])
-        meta["top_tokens"] = tuple(tuple(tuple(r) for r in layer) for layer in meta["top_tokens"])
-        return cls(**{"answer_prob": None, "answer_rank": None, **meta, **tensors})
 
     def _check_prompt(self, prompt: int) -> None:
         count = len(self.tokens)

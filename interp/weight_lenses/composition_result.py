@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ResultError
-from interp.results import Provenance, read_file, write_file
+from interp.results import Provenance, Stored
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +19,7 @@ __all__ = ["CompositionResult"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CompositionResult:
+class CompositionResult(Stored):
     """How much later heads read of what earlier heads write, by weights.
 
     Attributes:
@@ -102,20 +101,3 @@ class CompositionResult:
             annotate=False,
             missing="not a later layer",
         )
-
-    def save(self, path: str | Path) -> Path:
-        """Write the result to one safetensors file, whole or not at all."""
-        tensors = {"values": self.values, "null": self.null}
-        meta = {name: value for name, value in vars(self).items() if name not in tensors}
-        return write_file(path, "CompositionResult", tensors, meta)
-
-    @classmethod
-    def load(cls, path: str | Path) -> CompositionResult:
-        """Read a saved result.
-
-        Raises:
-            ResultError: no such file, a damaged one, or a result of another kind.
-        """
-        tensors, meta = read_file(path, "CompositionResult")
-        meta["provenance"] = Provenance(**meta["provenance"])
-        return cls(**{**meta, **tensors})

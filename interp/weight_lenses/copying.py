@@ -14,7 +14,6 @@ Source: Elhage et al. 2021 (eigenvalue score). Departure: the control.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,7 +23,7 @@ from torch import Tensor
 from interp.errors import MetricError
 from interp.models.folding import norm_before_attention
 from interp.models.model import Model
-from interp.results import Provenance, read_file, write_file
+from interp.results import Provenance, Stored
 from interp.weight_lenses.ends import read_through, tokens_in, unembedding
 from interp.weight_lenses.factored import copying_score
 from interp.weight_lenses.heads import heads_of
@@ -37,7 +36,7 @@ __all__ = ["CopyingScores", "copying_scores"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CopyingScores:
+class CopyingScores(Stored):
     """The copying score of every head's OV circuit.
 
     Attributes:
@@ -93,21 +92,6 @@ class CopyingScores:
             column_name="head",
             limit=1.0,
         )
-
-    def save(self, path: str | Path) -> Path:
-        """Write the result to one safetensors file, whole or not at all."""
-        tensors = {"values": self.values, "null": self.null}
-        return write_file(path, "CopyingScores", tensors, {"provenance": self.provenance})
-
-    @classmethod
-    def load(cls, path: str | Path) -> CopyingScores:
-        """Read a saved result.
-
-        Raises:
-            ResultError: no such file, a damaged one, or a result of another kind.
-        """
-        tensors, meta = read_file(path, "CopyingScores")
-        return cls(**tensors, provenance=Provenance(**meta["provenance"]))
 
 
 @torch.no_grad()

@@ -13,7 +13,6 @@ Departures: norms are folded unless ``folded=False``; kurtosis and the control a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -23,7 +22,7 @@ from torch import Tensor
 from interp.errors import MetricError, ResultError
 from interp.models.model import Model
 from interp.progress import Bar
-from interp.results import Provenance, read_file, write_file
+from interp.results import Provenance, Stored
 from interp.sites import Index
 from interp.weight_lenses.decode import Through, vocabulary
 from interp.weight_lenses.directions import neurons
@@ -40,7 +39,7 @@ Side = Literal["in", "gate", "out"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class NeuronMap:
+class NeuronMap(Stored):
     """What each neuron decodes to.
 
     Attributes:
@@ -131,25 +130,6 @@ class NeuronMap:
             y_name="excess kurtosis over tokens",
             title=title or f"How sharply what a neuron {name} decodes",
         )  # fmt: skip
-
-    def save(self, path: str | Path) -> Path:
-        """Write the result to one safetensors file, whole or not at all."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        meta = {name: value for name, value in vars(self).items() if name not in tensors}
-        return write_file(path, "NeuronMap", tensors, meta)
-
-    @classmethod
-    def load(cls, path: str | Path) -> NeuronMap:
-        """Read a saved result.
-
-        Raises:
-            ResultError: no such file, a damaged one, or a result of another kind.
-        """
-        tensors, meta = read_file(path, "NeuronMap")
-        meta["provenance"] = Provenance(**meta["provenance"])
-        meta["layers"] = tuple(meta["layers"])
-        meta["words"] = tuple(tuple(row) for row in meta["words"])
-        return cls(**{**meta, **tensors})
 
 
 @torch.no_grad()

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from interp.errors import MetricError, ModelError
 from interp.models.model import Model
-from interp.results import Provenance, read_file, write_file
+from interp.results import Provenance, Stored
 from interp.weight_lenses.circuits import qk_circuit
 from interp.weight_lenses.rotary import is_rotary, relative_rotation
 
@@ -38,7 +37,7 @@ __all__ = ["OffsetScores", "qk_offsets"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class OffsetScores:
+class OffsetScores(Stored):
     """A head's attention score by distance, over all pairs of tokens.
 
     Attributes:
@@ -94,24 +93,6 @@ class OffsetScores:
                      bands={name: band}, x_name="key this many tokens before the query",
                      y_name="attention score",
                      title=title or f"{self.head} by distance, from {self.start}")  # fmt: skip
-
-    def save(self, path: str | Path) -> Path:
-        """Write the result to one safetensors file, whole or not at all."""
-        tensors = {"mean": self.mean, "spread": self.spread}
-        meta = {name: value for name, value in vars(self).items() if name not in tensors}
-        return write_file(path, "OffsetScores", tensors, meta)
-
-    @classmethod
-    def load(cls, path: str | Path) -> OffsetScores:
-        """Read a saved result.
-
-        Raises:
-            ResultError: no such file, a damaged one, or a result of another kind.
-        """
-        tensors, meta = read_file(path, "OffsetScores")
-        meta["provenance"] = Provenance(**meta["provenance"])
-        meta["offsets"] = tuple(meta["offsets"])
-        return cls(**{**meta, **tensors})
 
 
 @torch.no_grad()
