@@ -31,7 +31,7 @@ def overview(scan: ScanResult) -> Figure:
     middle = max(1.2, 0.16 * n_layers + 0.5)
     looks = max(0.8, 0.16 * len(scan.attention.heads) + 0.5)
     text = scan.text if len(scan.text) <= _TITLE else f"…{scan.text[1 - _TITLE :]}"
-    title = wrapped(f"{text} → {scan.answer.strip()}", _WIDTH - 0.6)
+    title = wrapped(f"{text} → {scan.answer.strip()}", _WIDTH - 1.4)
     with sheet(_WIDTH, 2.3 + middle + 1.5 + looks + 0.9) as figure:
         rows: Any = figure.subfigures(4, 1, height_ratios=[2.3, middle, 1.6, looks + 0.4])
         left, right = rows[0].subplots(1, 2)
@@ -95,7 +95,8 @@ def _heads(axes: Axes, family: Family, title: str, figure: Any) -> None:
     cell_width = 2.3 / values.shape[1]
     put_x(axes, [*map(str, range(n_heads)), *([""] if other else [])], cell_width, _FONT)
     if other:  # its label stands even where there is room for some heads' only
-        axes.text(n_heads, -0.55, "MLP", fontsize=_FONT, ha="center", va="top", rotation=90)
+        axes.annotate("MLP", (n_heads, -0.5), (0, -5), textcoords="offset points",
+                      fontsize=_FONT, ha="center", va="top", rotation=90)  # fmt: skip
     put_y(axes, [str(i) for i in range(n_layers)], 0.16, _FONT)
     _titled(axes, title, "head")
     axes.set_ylabel("layer", fontsize=_FONT)

@@ -15,6 +15,7 @@ from interp.direct.verb import logit_attribution
 from interp.errors import PromptError, ResultError, RunError
 from interp.overview.result import ScanResult
 from interp.overview.verb import scan
+from tests import tiny
 from tests.views.browser import dom, needs_browser
 
 TEXT = "The capital of France is"
@@ -144,6 +145,20 @@ def test_the_page_needs_nothing_beside_it(found, tmp_path):
     assert "survives" in text
     figure = found.plot()
     assert "Paris" in figure.get_suptitle()
+
+
+def test_a_long_prompt_and_many_heads_keep_their_labels():
+    model = interp.load(
+        tiny.build("gpt2", n_layer=1, n_head=26, n_embd=52, n_positions=128), check=False
+    )
+    result = scan(model, tiny.tokens(1, 100), twin=False, draws=19)
+    figure = result.plot()
+    head = figure.get_suptitle()
+    assert len(head) < 300
+    assert head.startswith("…")
+    assert head.endswith(f"→ {result.answer}")
+    parts = [axes for row in figure.subfigs for axes in row.axes if "its mean" in axes.get_title()]
+    assert [text.get_text() for text in parts[0].texts] == ["MLP"]
 
 
 def test_the_command_prints_the_same(found, tmp_path):
