@@ -31,7 +31,7 @@ from interp.results import Provenance, Stored
 from interp.runs.execute import execute
 from interp.taps.norms import centres
 from interp.token_batch import TokenBatch
-from interp.weight_lenses.factored import copying_score
+from interp.weight_lenses.copying import copying_scores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -168,7 +168,7 @@ def head_scores(model: Model, *, n: int = 64, period: int = 24, seed: int = 0) -
     return HeadScores(
         **{name: torch.stack(scores).cpu() for name, scores in rows.items()},
         copying_logit=_copying_logit(model, tokens, period).cpu(),
-        copying_ov=_copying_ov(model).cpu(),
+        copying_ov=_copying_ov(model),
         chance=float((1 / (queries + 1)).mean()),
         provenance=Provenance.of(model, seed=seed, verb="head_scores", n=n, period=period),
     )
@@ -202,17 +202,6 @@ def _centred_unembedding(model: Model) -> Float[Tensor, "d_model d_vocab"]:
 
 
 def _copying_ov(model: Model) -> Float[Tensor, "layer head"]:
-    """ΣRe λ / Σ|λ| of each head's full OV circuit, through its d_head × d_head core."""
-    weights = model.weights
-    reads, writes = weights.W_E.float(), weights.W_U.float()
-    core = writes @ reads  # [d_model, d_model]: from what is written to what is read
-    groups = model.n_heads // model.n_kv_heads
-    out = []
-    for layer in range(model.n_layers):
-        block = weights.layer(layer)
-        w_v = block.W_V.float()
-        if w_v.shape[0] != model.n_heads:
-            w_v = w_v.repeat_interleave(groups, 0)
-        matrix = torch.einsum("hed,dm,hmf->hef", block.W_O.float(), core, w_v)
-        out.append(copying_score(torch.linalg.eigvals(matrix)))
-    return torch.stack(out)
+    """ΣRe λ / Σ|λ| of each head's full OV circuit, of the bare product of weights."""
+    found = copying_scores(model, folded=False, normalise=False, centre=False, controls=1)
+    return found.values

@@ -11,7 +11,7 @@ from torch import Tensor
 from interp.errors import MetricError
 from interp.geometry.rows import as_rows
 
-__all__ = ["PCA", "anisotropy", "effective_rank", "participation_ratio", "pca"]
+__all__ = ["PCA", "anisotropy", "effective_rank", "entropy_rank", "participation_ratio", "pca"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -118,7 +118,16 @@ def effective_rank(x: Float[Tensor, "*sets n d"]) -> Float[Tensor, "*sets"]:
     total = s.sum(-1, keepdim=True)
     if (total == 0).any():
         raise MetricError("effective_rank() got rows that are all zero; expected some numbers.")
-    share = s / total
+    return entropy_rank(s)
+
+
+def entropy_rank(values: Float[Tensor, "*sets r"]) -> Float[Tensor, "*sets"]:
+    """The effective rank of a matrix by its singular values (Roy & Vetterli 2007, equation 4).
+
+    >>> entropy_rank(torch.ones(4))
+    tensor(4.)
+    """
+    share = values / values.sum(-1, keepdim=True).clamp(min=1e-30)
     return torch.special.entr(share).sum(-1).exp()
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ResultError
+from interp.geometry.spectrum import entropy_rank
 from interp.results import Provenance, read_file, write_file
 from interp.weight_lenses.decode import DecodeResult
 
@@ -18,23 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-__all__ = ["Spectrum", "effective_rank"]
+__all__ = ["Spectrum"]
 
 _PARTS = ("read", "written")
-
-
-def effective_rank(values: Float[Tensor, "*any r"]) -> Float[Tensor, "*any"]:
-    """exp of the entropy of singular values as shares of their sum: between 1 and r.
-
-    1 = one direction does all; r = all alike.
-
-    Source: Roy & Vetterli 2007, "The effective rank".
-
-    >>> effective_rank(torch.ones(4))
-    tensor(4.)
-    """
-    share = values / values.sum(-1, keepdim=True).clamp(min=1e-30)
-    return (-torch.special.xlogy(share, share).sum(-1)).exp()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,13 +56,13 @@ class Spectrum:
 
     @property
     def effective_rank(self) -> float:
-        """Between 1 and the number of values (see :func:`effective_rank`)."""
-        return float(effective_rank(self.values))
+        """Between 1 and the number of values (:func:`interp.geometry.effective_rank`)."""
+        return float(entropy_rank(self.values))
 
     @property
     def null_effective_rank(self) -> float:
         """The same of the Gaussian control."""
-        return float(effective_rank(self.null))
+        return float(entropy_rank(self.null))
 
     @property
     def _title(self) -> str:

@@ -5,6 +5,7 @@ import torch
 
 import interp
 from interp.errors import MetricError, ModelError, ResultError, SiteError
+from interp.geometry.spectrum import entropy_rank
 from interp.weight_lenses import (
     DecodeResult,
     NeuronMap,
@@ -16,7 +17,6 @@ from interp.weight_lenses import (
 )
 from interp.weight_lenses.heads import heads_of
 from interp.weight_lenses.rotary import relative_rotation
-from interp.weight_lenses.spectrum import effective_rank
 from tests import tiny
 
 
@@ -163,8 +163,8 @@ def test_spectra_of_mlps_and_what_they_say():
 
 
 def test_effective_rank_counts_directions():
-    assert float(effective_rank(torch.ones(6))) == pytest.approx(6.0)
-    assert float(effective_rank(torch.tensor([1.0, 0.0, 0.0]))) == pytest.approx(1.0)
+    assert float(entropy_rank(torch.ones(6))) == pytest.approx(6.0)
+    assert float(entropy_rank(torch.tensor([1.0, 0.0, 0.0]))) == pytest.approx(1.0)
     hf = tiny.build("gpt2")
     with torch.no_grad():
         hf.transformer.h[0].attn.c_proj.weight[1:8] = 0  # head 0 writes one direction
