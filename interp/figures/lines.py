@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
+from interp.figures.labels import put_x
 from interp.figures.style import PALETTE, canvas, wrapped
 
 __all__ = ["lines"]
+
+_WIDEST = 7.0  # inches
 
 
 def lines(
@@ -22,7 +25,7 @@ def lines(
     bottom: float | None = None,
 ) -> Figure:
     """Draw curves over named steps; ``bands`` gives (low, high) for some of them."""
-    width = max(4.2, 0.42 * len(x) + 2.4)
+    width = min(max(4.2, 0.42 * len(x) + 2.4), _WIDEST)
     with canvas(width, 2.9) as (figure, axes):
         steps = range(len(x))
         for i, (label, values) in enumerate(curves.items()):
@@ -30,7 +33,7 @@ def lines(
             if bands and label in bands:
                 low, high = bands[label]
                 axes.fill_between(steps, list(low), list(high), color=PALETTE[i], alpha=0.15)
-        axes.set_xticks(steps, list(x))
+        put_x(axes, list(x), (width - 1.0) / len(x), 8.0)
         axes.set_xlabel(x_name)
         axes.set_ylabel(y_name)
         axes.set_title(wrapped(title, width))
