@@ -6,8 +6,10 @@
     position     the change of log P(own top token) when one token's embedding is noised
     ablation     the same when one head or MLP is put, at the end, to its mean over all rows
 
-The first three ask about the prompt's answer in every context; the last two ask each context about
-its own top token, so that they show what a change does in any prompt.
+Where the answer is the model's own top token, each context is asked about its own top token too: a
+token that the model chose is compared with tokens that it chose, else every model's parts would seem
+to agree on it beyond chance. A given answer (and foil) is asked for in every context. The last two
+always ask about each row's own top token: what a change does in any prompt.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class Setting:
     """A model on a prompt and its contexts.
 
     Attributes:
-        asked: every row asked for the prompt's answer (and foil).
+        asked: every row asked for the given answer (and foil), or for its own top token.
         own: every row asked for its own top token.
         words: the prompt's tokens as text, numbered.
     """
@@ -63,18 +65,17 @@ class Setting:
 
     @classmethod
     def of(
-        cls, model: Model, rows: Int[Tensor, "row pos"], answer: int, foil: int | None,
+        cls, model: Model, rows: Int[Tensor, "row pos"], answer: int | None, foil: int | None,
         words: Sequence[str],
     ) -> Setting:  # fmt: skip
-        def same(token: int) -> Int[Tensor, "row 1"]:
-            return torch.full((len(rows), 1), token)
-
-        asked = model.prompts(
-            rows, answers=same(answer), foils=None if foil is None else same(foil), name="scan"
+        last = model.run(rows, logits="last").logits[:, 0]
+        own = model.prompts(rows, answers=last.argmax(-1, keepdim=True).cpu(), name="scan")
+        if answer is None:
+            return cls(model, own, own, tuple(words))
+        answers, foils = (
+            None if token is None else torch.full((len(rows), 1), token) for token in (answer, foil)
         )
-        last = execute(model.anatomy, asked.clean.to(model.device), logits="last").logits[:, 0]
-        own = replace(asked, answers=last.argmax(-1, keepdim=True).cpu(), foils=None)
-        return cls(model, asked, own, tuple(words))
+        return cls(model, replace(own, answers=answers, foils=foils), own, tuple(words))
 
 
 def measurements(setting: Setting, seed: int) -> dict[str, Callable[[], Scores]]:
@@ -106,7 +107,7 @@ def _lens(setting: Setting) -> Scores:
     sites = [f"L{layer}.resid_pre" for layer in range(model.n_layers)]
     sites.append(f"L{model.n_layers - 1}.resid_post")
     run = execute(model.anatomy, tokens, save=sites, logits="none")
-    assert setting.asked.answers is not None  # every row has the prompt's
+    assert setting.asked.answers is not None  # every row has one
     answers = setting.asked.answers.to(model.device)
     logs = [
         unembed(model.anatomy, run.cache[site][:, -1]).float().log_softmax(-1).gather(1, answers)

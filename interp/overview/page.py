@@ -31,6 +31,7 @@ def page(scan: ScanResult) -> str:
     return template.render(
         scan=scan,
         call=json.dumps(scan.provenance.call, sort_keys=True),
+        own=scan.provenance.call["answer"] is None,
         level=LEVEL,
         draws=scan.families[0].contexts.shape[-1],
         kept=[row for row in found if row["survives"]],

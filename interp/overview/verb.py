@@ -8,10 +8,10 @@
    is what goes further than any cell of its family does on 95% of the contexts, and further than
    the twin does anywhere.
 
-A top token is what it is because the model's parts agree on it, so where no ``answer`` is given,
-what is said of that token (direct attribution, lens) goes beyond random contexts more often than by
-chance, in an untrained model too; therefore the twin is then asked about its own top token. With a
-given answer, and in the other families, the level is that of the test.
+A top token is what it is because the model's parts agree on it, in an untrained model too. So where
+no ``answer`` is given, contexts and twin are asked about their own top tokens: a part is found if it
+writes more of this prediction than parts do of any. With a given answer, all are asked about that one:
+a part is found if it writes this token because of this prompt.
 
 An overview: each of these is a verb of its own with more to say. Sources stand with those verbs, and
 those of the test in :mod:`interp.overview.family`.
@@ -62,9 +62,9 @@ def scan(
 
     Args:
         prompt: one text, or one row of token ids; at least three tokens.
-        answer: the next token to explain (one token); None: the model's own top token (and for the
-            twin its own).
-        foil: a token whose logit is subtracted in the direct attribution; None: none.
+        answer: the next token to explain (one token), the same in every context; None: the model's
+            own top token, in each context and for the twin their own.
+        foil: with ``answer``, a token whose logit is subtracted in the direct attribution.
         top: predictions kept.
         draws: random contexts of the control, at least 19.
         twin: run the untrained twin too, on 19 contexts (memory for a second model), or a model to
@@ -72,7 +72,7 @@ def scan(
         seed: of the contexts, the noise and the twin.
 
     Raises:
-        PromptError: several prompts, a short one, or an answer of several tokens.
+        PromptError: several prompts, a short one, an answer of several tokens, or a foil alone.
         RunError: too few draws, or options that make no sense.
         SiteError: the model lacks a site that is read (``z``, ``pattern``, ``mlp_out``).
     """
@@ -83,20 +83,21 @@ def scan(
         raise RunError(
             f"top={top!r}, twin={twin!r}; expected at least one prediction, and a Model, True or False."
         )
-    said = int(logits.argmax()) if answer is None else _token(model, answer, "answer")
+    given = None if answer is None else _token(model, answer, "answer")
     other = None if foil is None else _token(model, foil, "foil")
-    if other == said:
-        raise PromptError(f"answer and foil are both {_text(model, said)!r}: give another foil.")
+    said = int(logits.argmax()) if given is None else given
+    if other is not None and (given is None or other == given):
+        raise PromptError(
+            f"foil={foil!r} with answer={answer!r}: a foil needs an answer to be compared with, and "
+            "another token than it."
+        )
     words = [f"{i} {_text(model, token).strip()}" for i, token in enumerate(ids.tolist())]
     untrained = model.random_twin(seed + 1) if twin is True else twin or None
-    theirs = None if untrained is None else _logits(untrained, ids)
-    asked = said if theirs is None or answer is not None else int(theirs.argmax())
-    asked = said if asked == other else asked
     steps = [
         (who, name, run)
-        for who, some, token in ((untrained, rows[: 1 + _FEWEST], asked), (model, rows, said))
+        for who, some in ((untrained, rows[: 1 + _FEWEST]), (model, rows))
         if who is not None
-        for name, run in measurements(Setting.of(who, some, token, other, words), seed).items()
+        for name, run in measurements(Setting.of(who, some, given, other, words), seed).items()
     ]
     largest: dict[str, float] = {}
     families = []
@@ -115,12 +116,12 @@ def scan(
         answer=_text(model, said),
         foil=None if other is None else _text(model, other),
         predictions=_top(model, logits, top),
-        twin_predictions=None if theirs is None else _top(model, theirs, top),
+        twin_predictions=None if untrained is None else _top(model, _logits(untrained, ids), top),
         families=tuple(families),
         lens=lens(model, ids[None]),
         attention=attention(model, ids[None], _heads(families)),
         provenance=Provenance.of(
-            model, seed=seed, verb="scan", ids=ids.tolist(), answer=said, foil=other, draws=draws,
+            model, seed=seed, verb="scan", ids=ids.tolist(), answer=given, foil=other, draws=draws,
             twin=None if untrained is None else untrained.name,
         ),
     )  # fmt: skip
