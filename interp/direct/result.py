@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from interp.errors import ResultError, nearest
 from interp.intervals import Interval, bootstrap
-from interp.results import Axis, Provenance, cell_labels, pick, read_file, write_file
+from interp.results import Axis, Provenance, Stored, cell_labels, pick
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +25,7 @@ _UNITS = {"direction": "units of the direction"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LogitAttribution:
+class LogitAttribution(Stored):
     """What every part adds directly, in logits; the parts sum to ``total``.
 
     Positive speaks for the answer (or the token, or along the direction). A part's number is what it
@@ -258,26 +257,6 @@ class LogitAttribution:
         mean = self.total.nanmean(-1)
         total = f" = {float(mean):.3g}" if mean.ndim == 0 else ""
         return f"direct attribution: {self.label}{total}"
-
-    def save(self, path: str | Path) -> Path:
-        """Write the result to one safetensors file, whole or not at all."""
-        tensors = {n: v for n, v in vars(self).items() if isinstance(v, Tensor)}
-        meta = {n: v for n, v in vars(self).items() if n not in tensors and n != "null"}
-        return write_file(path, "LogitAttribution", tensors, meta)
-
-    @classmethod
-    def load(cls, path: str | Path) -> LogitAttribution:
-        """Read a saved result.
-
-        Raises:
-            ResultError: no such file, a damaged one, or a result of another kind.
-        """
-        tensors, meta = read_file(path, "LogitAttribution")
-        meta["axes"] = tuple(Axis(a["name"], tuple(a["labels"])) for a in meta["axes"])
-        meta["provenance"] = Provenance(**meta["provenance"])
-        for name in ("answers", "foils"):
-            meta[name] = None if meta[name] is None else tuple(meta[name])
-        return cls(**{"null": None, **meta, **tensors})
 
 
 def _layer(part: str) -> int | None:

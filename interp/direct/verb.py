@@ -56,7 +56,7 @@ def logit_attribution(
     answers: Answers | None = None,
     foils: Answers | None = None,
     neurons: int = 50,
-    null: int = 100,
+    draws: int = 100,
     seed: int = 0,
     batch: int | Literal["auto"] = "auto",
     progress: bool | None = None,
@@ -81,7 +81,7 @@ def logit_attribution(
         positions: where the logits are read: a name or number, ``"each"`` column, or a list;
             the last two make an axis ``position``. The target is the same at all of them.
         answers, foils: for text or token ids, as ``model.prompts`` takes them.
-        null: draws of the control (see :mod:`interp.direct.control`), at least 39; 0 for none.
+        draws: of the control (see :mod:`interp.direct.control`), at least 39; 0 for none.
         seed: of the control.
         batch: prompts at a time.
 
@@ -95,7 +95,7 @@ def logit_attribution(
         PromptError: answers, tokens or positions that do not fit the prompts.
         RunError: options that do not go together.
     """
-    _check_options(tokens, direction, at, answers, foils, neurons, null, batch, model)
+    _check_options(tokens, direction, at, answers, foils, neurons, draws, batch, model)
     asked, own_top = _asked(
         model, prompts, answers, foils, top=tokens is None and direction is None
     )
@@ -106,7 +106,7 @@ def logit_attribution(
     how: dict[str, Any] = {"batch": batch, "progress": progress}
     if by == "neuron":
         plan = replace(plan, neurons=loudest_neurons(plan, *setting, target, count=neurons, **how))
-    control, name = _control(model, target, null, seed, single=tokens is None)
+    control, name = _control(model, target, draws, seed, single=tokens is None)
     found = measure(plan, *setting, target, control, **how)
     kept = (bool(axes), bool(where))
     per_prompt = _squeezed(found.parts.movedim(2, -1), *kept)
@@ -134,7 +134,7 @@ def logit_attribution(
 
 
 def _check_options(
-    tokens: Any, direction: Any, at: str, answers: Any, foils: Any, neurons: int, null: int,
+    tokens: Any, direction: Any, at: str, answers: Any, foils: Any, neurons: int, draws: int,
     batch: Any, model: Model,
 ) -> None:  # fmt: skip
     given = [n for n, v in (("tokens", tokens), ("direction", direction),
@@ -146,10 +146,10 @@ def _check_options(
             f"at={at!r}: logits are read behind the last block; only a direction= can be read "
             "elsewhere. interp.lens reads the logits of earlier layers."
         )
-    counts = _whole(neurons, 1) and (null == 0 or _whole(null, 39))
+    counts = _whole(neurons, 1) and (draws == 0 or _whole(draws, 39))
     if not (counts and (batch == "auto" or _whole(batch, 1))):
         raise RunError(
-            f"neurons={neurons}, null={null}, batch={batch!r}; expected at least one neuron, no draws "
+            f"neurons={neurons}, draws={draws}, batch={batch!r}; expected at least one neuron, no draws "
             "of the control or at least 39 (fewer can say nothing at 5%), and 'auto' or at least one prompt at a time."
         )
     if direction is not None and not isinstance(direction, Tensor):

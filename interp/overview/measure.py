@@ -91,7 +91,7 @@ def measurements(setting: Setting, seed: int) -> dict[str, Callable[[], Scores]]
 
 
 def _direct(setting: Setting, by: str) -> Scores:
-    found = logit_attribution(setting.model, setting.asked, by=by, null=0, progress=False)  # type: ignore[arg-type]
+    found = logit_attribution(setting.model, setting.asked, by=by, draws=0, progress=False)  # type: ignore[arg-type]
     keep = [
         i for i, name in enumerate(found.names)
         if by == "component" or name.endswith(".result")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Final, Literal
 
 import torch
@@ -92,6 +93,7 @@ def lay_out_trace(
     return grid
 
 
+@cache
 def _at(point: str, layer: int) -> Site:
     return Site.parse(f"L{layer}.{point}@here")
 

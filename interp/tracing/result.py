@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from interp.errors import ResultError
 from interp.intervals import Interval, bootstrap
-from interp.results import Axis, Provenance, cell_labels, pick, read_file, write_file
+from interp.results import Axis, Provenance, Stored, cell_labels, pick
 from interp.tracing.roles import ROLES, mean_by_role, roles
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ __all__ = ["TraceResult"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TraceResult:
+class TraceResult(Stored):
     """The metric of the corrupted run with one thing restored, for each thing.
 
     Attributes:
@@ -236,21 +235,3 @@ class TraceResult:
         have = [axis.name for axis in self.axes]
         sizes = [len(self._axis(n)) if n in have else 1 for n in ("kind", "layer", "position")]
         return x.reshape(*sizes, *x.shape[-2:])
-
-    def save(self, path: str | Path) -> Path:
-        """Write the result to one safetensors file, whole or not at all."""
-        tensors = {n: v for n, v in vars(self).items() if isinstance(v, Tensor)}
-        meta = {n: v for n, v in vars(self).items() if not isinstance(v, Tensor)}
-        return write_file(path, "TraceResult", tensors, meta)
-
-    @classmethod
-    def load(cls, path: str | Path) -> TraceResult:
-        """Read a saved result."""
-        tensors, meta = read_file(path, "TraceResult")
-        meta["axes"] = tuple(Axis(a["name"], tuple(a["labels"])) for a in meta["axes"])
-        meta["provenance"] = Provenance(**meta["provenance"])
-        if meta["answers"] is not None:
-            meta["answers"] = tuple(meta["answers"])
-        if meta["tokens"] is not None:
-            meta["tokens"] = tuple(tuple(row) for row in meta["tokens"])
-        return cls(**{**meta, **tensors})

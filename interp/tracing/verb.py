@@ -27,7 +27,7 @@ from torch import Tensor
 from interp import metrics
 from interp.engine.spots import Spot, Values
 from interp.engine.work import Work, tokens_at_once
-from interp.errors import PromptError, RunError, warn
+from interp.errors import BudgetError, PromptError, RunError, warn
 from interp.metrics import Metric
 from interp.models.model import Model
 from interp.patching.resume import same_sweep
@@ -38,6 +38,7 @@ from interp.prompts.prompts import Prompts
 from interp.results import Provenance
 from interp.runs.edits import Add
 from interp.runs.execute import execute
+from interp.runs.memory import as_text, available
 from interp.runs.slices import read
 from interp.sites import Site
 from interp.tracing.cells import Kind, TraceGrid, columns_of, default_window, lay_out_trace
@@ -100,6 +101,7 @@ def trace(
         PromptError: no subject, a subject that does not occur once, or no prompt that is known.
         RunError: numbers that make no sense, an unknown kind, or an engine that cannot run.
         SiteError: the model lacks a site that is restored.
+        BudgetError: the runs do not fit in memory together; it says how many do.
     """
     how = metrics.resolve(metric)
     severed = (sever,) if isinstance(sever, str) else tuple(sever)
@@ -111,6 +113,7 @@ def trace(
     span = find_subject(model, pairs, subject)
     pairs, span, logits = _known(model, pairs, span, batch, how, only_known=only_known)
     sigma = noise * embedding_std(model, pairs, span, subjects) if std is None else float(std)
+    _check_room(model, pairs, samples, engine)
     edit = embedding_noise(model, pairs, span, std=sigma, samples=samples, seed=seed)
     rows = pairs.subset(torch.arange(len(pairs)).repeat_interleave(samples))
     rows = replace(rows, corrupted=rows.clean)  # the same tokens, under noise
@@ -158,6 +161,26 @@ def _check(noise: float, std: float | None, samples: int) -> None:
         raise RunError(
             f"{word}={given!r}; expected a positive number: a multiple of the spread of subject "
             "embeddings (noise=3), or a standard deviation in their unit (std=0.1)."
+        )
+
+
+def _check_room(model: Model, pairs: Prompts, samples: int, engine: Engine) -> None:
+    """Refuse what cannot be kept before it is begun.
+
+    The corrupted runs' residual streams, keys and values of every layer (the engine restarts from
+    them), and the clean values that are put back.
+    """
+    anatomy, width = model.anatomy, pairs.clean.ids.shape[1]
+    run = anatomy.d_model + 2 * anatomy.n_kv_heads * anatomy.d_head
+    row = (samples * run if engine != "plain" else 0) + 3 * anatomy.d_model
+    each = row * width * anatomy.n_layers * torch.finfo(model.dtype).bits // 8
+    free = available(model.device)
+    if each * len(pairs) > free:
+        raise BudgetError(
+            f"tracing {len(pairs)} prompts × {samples} draws of noise keeps "
+            f"{as_text(each * len(pairs))}, and {as_text(free)} are free: trace at most "
+            f"{max(1, free // each)} at a time (prompts.subset), draw fewer samples, or use "
+            "engine='plain', which keeps less and takes longer."
         )
 
 

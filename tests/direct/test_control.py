@@ -56,7 +56,7 @@ def test_too_few_draws_say_nothing():
         found.survives(level=0.99)
     model = interp.load(tiny.shared("gpt2"), check=False)
     with pytest.raises(RunError, match="at least 39"):
-        logit_attribution(model, tiny.tokens(1, 6), null=20)
+        logit_attribution(model, tiny.tokens(1, 6), draws=20)
 
 
 def test_random_tokens_are_never_the_prompts_own():

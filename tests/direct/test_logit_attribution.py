@@ -44,7 +44,7 @@ def test_parts_sum_to_the_models_own_logit(family, by):
         (prompts, (logits.gather(1, ANSWERS) - logits.gather(1, FOILS))[:, 0]),
         (model.prompts(prompts.clean, answers=ANSWERS), logits.gather(1, ANSWERS)[:, 0]),
     ):
-        found = logit_attribution(model, asked, by=by, neurons=7, null=0)
+        found = logit_attribution(model, asked, by=by, neurons=7, draws=0)
         assert torch.allclose(found.total, want, atol=1e-5)
         assert float((found.per_prompt.sum(0) - want).abs().max()) < 1e-4
         assert found.error < 1e-5
@@ -129,8 +129,8 @@ def test_a_direction_is_a_plain_product_with_the_stream():
 def test_neurons_are_the_strongest_of_all_and_the_rest_is_kept():
     model = model_of("gemma2")
     prompts = pairs(model)
-    every = logit_attribution(model, prompts, by="neuron", neurons=3 * 64, null=0)
-    few = logit_attribution(model, prompts, by="neuron", neurons=5, null=0)
+    every = logit_attribution(model, prompts, by="neuron", neurons=3 * 64, draws=0)
+    few = logit_attribution(model, prompts, by="neuron", neurons=5, draws=0)
     neurons = {n: float(v) for n, v in zip(every.names, every.values, strict=True) if ".N" in n}
     best = sorted(neurons, key=lambda name: -abs(neurons[name]))[:5]
     assert {name for name in few.names if ".N" in name} == set(best)
@@ -233,7 +233,7 @@ def test_frame_top_save_load_and_plots(tmp_path):
     for name, value in vars(found).items():
         same = torch.equal if isinstance(value, torch.Tensor) else (lambda a, b: a == b)
         assert same(getattr(loaded, name), value), name
-    bare = logit_attribution(model, pairs(model), null=0, positions="each")
+    bare = logit_attribution(model, pairs(model), draws=0, positions="each")
     assert LogitAttribution.load(bare.save(tmp_path / "b.safetensors")).null is None
     figure = found.plot()
     assert [axes.get_xlabel() for axes in figure.axes[:2]] == ["head", "all of it"]
@@ -252,8 +252,8 @@ def test_errors():
         ({"tokens": [5], "direction": vector}, "tokens and direction were given"),
         ({"at": "L1.resid_pre"}, "only a direction= can be read"),
         ({"neurons": 0}, "neurons=0"),
-        ({"null": 1}, "at least 39"),
-        ({"null": 50.5}, "null=50.5"),
+        ({"draws": 1}, "at least 39"),
+        ({"draws": 50.5}, "draws=50.5"),
         ({"batch": 0}, "batch=0"),
         ({"batch": "all"}, "batch='all'"),
         ({"direction": [1.0] * 32}, "direction is a list; expected a torch.Tensor"),
@@ -274,7 +274,7 @@ def test_errors():
     ):
         with pytest.raises(PromptError, match=match):
             logit_attribution(model, prompts, **options)
-    found = logit_attribution(model, prompts, null=0, positions="each", tokens=[5, 6])
+    found = logit_attribution(model, prompts, draws=0, positions="each", tokens=[5, 6])
     for call, match in (
         (found.survives, "no control"),
         (found.heads, "by 'component'"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import interp
-from interp.errors import PromptError, ResultError, RunError
+from interp.errors import BudgetError, PromptError, ResultError, RunError
 from interp.patching import run as patching_run
 from interp.tracing.cells import columns_of, default_window, lay_out_trace
 from interp.tracing.result import TraceResult
@@ -228,6 +228,16 @@ def test_what_cannot_be_traced_is_refused_with_the_reason(options, error, text):
         given["std"] = None
     with pytest.raises(error, match=text):
         trace(model, prompts_of(model), **given)
+
+
+def test_what_does_not_fit_in_memory_is_refused_before_it_runs(monkeypatch):
+    from interp.tracing import verb
+
+    model = model_of()
+    monkeypatch.setattr(verb, "available", lambda device: 150_000)
+    with pytest.raises(BudgetError, match=r"tracing 3 prompts × 10 draws .* trace at most 1 at a"):
+        trace(model, prompts_of(model), subject=SPANS)
+    trace(model, prompts_of(model), subject=SPANS, samples=1)  # this does
 
 
 def test_text_names_its_subject(bpe_tokenizer):
