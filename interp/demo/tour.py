@@ -8,7 +8,7 @@ measures, compares with the twin, and a finding is only what the measurements be
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -55,7 +55,8 @@ class Tour:
         every_fact: pairs over all templates, patched at named positions.
         resid, branches, heads_z: patching sweeps on ``facts``, denoising.
         named: the residual stream at ``subject`` and ``END`` on ``every_fact``.
-        traced: causal tracing of facts that the model knows; None if it knows none.
+        traced, twin_traced: causal tracing of facts that the model knows, and of the same prompts
+            in the twin; None if it knows none.
         twin_heads: the head scores of the untrained twin, the null control.
     """
 
@@ -73,6 +74,7 @@ class Tour:
     heads_z: PatchResult
     named: PatchResult
     traced: TraceResult | None
+    twin_traced: TraceResult | None
 
     @property
     def knows_facts(self) -> bool:
@@ -128,8 +130,8 @@ class Tour:
                 f"{site['layer']}"
                 + (" (by construction: the pairs differ nowhere else there)" * (site["layer"] == 0))
             )
-        if self.traced is not None:
-            said.append(self._said_by_tracing(self.traced))
+        if self.traced is not None and self.twin_traced is not None:
+            said.append(_said_by_tracing(self.traced, self.twin_traced))
         movers = self.heads_z.to_frame().nlargest(3, "normalized").query("normalized > 0.05")
         names = ", ".join(
             f"L{row['layer']}.H{row['head']} ({row['normalized']:.0%})"
@@ -138,20 +140,6 @@ class Tour:
         if names:
             said.append(f"heads that restore most of the capital on their own: {names}")
         return said
-
-    @staticmethod
-    def _said_by_tracing(traced: TraceResult) -> str:
-        effects = traced.select(kind="states").by_role().indirect_effect()
-        best = {}
-        for role in ("last subject token", "last token"):
-            column = effects[:, ROLES.index(role)]
-            best[role] = (
-                f"{float(column.max()):.2f} at the {role} behind block {int(column.argmax())}"
-            )
-        return (
-            f"tracing: noise on the subject takes P(capital) from {traced.clean.mean():.2f} to "
-            f"{traced.corrupted.mean():.2f}; one state put back restores {' and '.join(best.values())}"
-        )
 
     def summary(self) -> dict[str, Any]:
         """The numbers as JSON values."""
@@ -174,6 +162,20 @@ class Tour:
 
 
 _KINDS = ("previous_token", "duplicate_token", "induction", "copying_logit")
+
+
+def _said_by_tracing(traced: TraceResult, twin: TraceResult) -> str:
+    effects = traced.select(kind="states").by_role().indirect_effect()
+    best = []
+    for role in ("last subject token", "last token"):
+        column = effects[:, ROLES.index(role)]
+        best.append(f"{float(column.max()):.2f} at the {role} behind block {int(column.argmax())}")
+    theirs = float(twin.indirect_effect().abs().nan_to_num().max())
+    return (
+        f"tracing: noise on the subject takes P(capital) from {traced.clean.mean():.2f} to "
+        f"{traced.corrupted.mean():.2f}; one state put back restores {' and '.join(best)} "
+        f"(untrained twin: at most {theirs:.3f} of its own top token's)"
+    )
 
 
 def _knows_facts(tasks: tuple[Task, ...]) -> bool:
@@ -204,6 +206,10 @@ def take_tour(model: Model, *, seed: int = 0, n: int = 64, progress: bool | None
     }
     done: dict[str, Any] = {}
     steps["traced"] = lambda: _trace(model, every, done["tasks"], seed)
+    steps["twin_traced"] = lambda: None if done["traced"] is None else trace(
+        twin, replace(every.subset(slice(TRACED)), answers=None, foils=None), kinds=("states",),
+        samples=5, seed=seed, progress=False,
+    )  # fmt: skip
     for name in track(steps, total=len(steps), what="measuring", show=progress, least=1):
         done[name] = steps[name]()
     return Tour(model=model, twin=twin, seed=seed, facts=facts, every_fact=every, **done)
