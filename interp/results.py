@@ -17,7 +17,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -183,6 +183,9 @@ def read_file(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str,
     return tensors, json.loads(header["meta"])
 
 
+S = TypeVar("S", bound="Stored")
+
+
 class Stored:
     """A result with a file of its own: a frozen dataclass of tensors and of what JSON can hold.
 
@@ -196,7 +199,7 @@ class Stored:
         return write_file(path, type(self).__name__, tensors, meta)
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls: type[S], path: str | Path) -> S:
         """Read a saved result.
 
         Raises:
