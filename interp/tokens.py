@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
+from numpy import ndarray
 from torch import Tensor
 
 from interp.errors import PromptError
@@ -90,7 +91,11 @@ class Tokenization:
 
     def take(
         self,
-        inputs: str | Sequence[str] | Int[Tensor, "*batch pos"] | TokenBatch,
+        inputs: str
+        | Sequence[Any]
+        | Int[Tensor, "*batch pos"]
+        | Int[ndarray, "*batch pos"]
+        | TokenBatch,
         *,
         bos: bool | None = None,
         pad: PadSide = "right",

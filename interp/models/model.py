@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Model"]
 
-Inputs = str | Sequence[str] | Int[Tensor, "*batch pos"] | TokenBatch | Prompts
+Inputs = str | Sequence[Any] | Int[Tensor, "*batch pos"] | TokenBatch | Prompts
 
 
 @dataclass(frozen=True, eq=False, repr=False)

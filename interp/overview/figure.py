@@ -140,7 +140,7 @@ def _titled(axes: Axes, title: str, unit: str) -> None:
     axes.tick_params(axis="both", labelsize=_FONT)
 
 
-def _colour(value: float, survives: bool) -> str:
+def _colour(value: Any, survives: Any) -> str:
     if not survives:
         return "#d9d0d0" if value >= 0 else "#cdd5df"
     return _RED if value >= 0 else _BLUE

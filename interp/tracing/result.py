@@ -44,11 +44,11 @@ class TraceResult(Stored):
         provenance: model, prompts, seed, versions and the call.
     """
 
-    per_sample: Float[Tensor, "kind layer position prompt sample"]
+    per_sample: Float[Tensor, "*axes prompt sample"]
     axes: tuple[Axis, ...]
     clean: Float[Tensor, " prompt"]
     corrupted: Float[Tensor, "prompt sample"]
-    done: Bool[Tensor, "kind layer position"]
+    done: Bool[Tensor, "*axes"]
     subject: Int[Tensor, "prompt 2"]
     n_real: Int[Tensor, " prompt"]
     std: float
@@ -73,12 +73,12 @@ class TraceResult(Stored):
         )
 
     @property
-    def per_prompt(self) -> Float[Tensor, "kind layer position prompt"]:
+    def per_prompt(self) -> Float[Tensor, "*axes prompt"]:
         """The metric's mean over draws of the noise: P(answer) as in the paper."""
         return self.per_sample.mean(-1)
 
     @property
-    def values(self) -> Float[Tensor, "kind layer position"]:
+    def values(self) -> Float[Tensor, "*axes"]:
         """The mean over the prompts that have such a token, in ``unit``."""
         return self.per_prompt.nanmean(-1)
 
@@ -87,7 +87,7 @@ class TraceResult(Stored):
         """Clean less corrupted, mean over prompts (TE)."""
         return float(self.clean.mean() - self.corrupted.mean())
 
-    def indirect_effect(self) -> Float[Tensor, "kind layer position"]:
+    def indirect_effect(self) -> Float[Tensor, "*axes"]:
         """Restored less corrupted, mean over prompts (the paper's average indirect effect, AIE).
 
         0: nothing came back; ``total_effect``: all of it. Not clipped.

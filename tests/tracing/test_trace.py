@@ -199,6 +199,7 @@ def test_any_metric_can_be_traced():
         assert torch.allclose(fast.values, plain.values, atol=1e-4)
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
