@@ -276,6 +276,7 @@ def test_without_a_tokenizer_text_is_refused_and_ids_work():
         tokens.to_string([1])
 
 
+@pytest.mark.bad_input
 def test_ids_may_come_in_any_form(tokens):
     import numpy as np
 

@@ -38,6 +38,7 @@ def found_of(values, null):
     )  # fmt: skip
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize("prompts", [5, 8, 40])
 def test_of_parts_that_know_nothing_one_in_twenty_survives(prompts):
     target, generator = Logits(column(*range(prompts))), torch.Generator().manual_seed(0)
@@ -49,6 +50,7 @@ def test_of_parts_that_know_nothing_one_in_twenty_survives(prompts):
     assert 0.01 < found.survives().double().mean() < 0.07
 
 
+@pytest.mark.bad_input
 def test_too_few_draws_say_nothing():
     found = found_of(torch.tensor([5.0, 0.0]), torch.zeros(39, 2))
     assert found.survives().tolist() == [True, False]

@@ -245,6 +245,7 @@ def test_frame_top_save_load_and_plots(tmp_path):
     assert "parts sum to it within" in repr(found)
 
 
+@pytest.mark.bad_input
 def test_errors():
     model = model_of("gpt2")
     prompts, vector = pairs(model), torch.ones(32)

@@ -96,6 +96,7 @@ def test_several_target_tokens_are_teacher_forced(tiny_model):
     assert float(loss) == pytest.approx(-float(torch.log(1 - p)), abs=1e-6)
 
 
+@pytest.mark.bad_input
 def test_targets_may_be_numbers_of_other_libraries(tiny_model):
     model = tiny_model("llama")
     for target in (torch.tensor(5), torch.tensor([5]), numpy.int64(5), [5]):

@@ -91,6 +91,7 @@ def test_ctrl_c_leaves_what_is_summed_so_far(model, monkeypatch):
     assert torch.allclose(found.moments, covariance(model, TEXTS[:2]).moments, atol=1e-6)
 
 
+@pytest.mark.bad_input
 def test_ctrl_c_between_two_layers_leaves_each_the_mean_of_what_it_read(model, monkeypatch):
     from interp.editing import second_moments
 
@@ -115,6 +116,7 @@ def test_ctrl_c_between_two_layers_leaves_each_the_mean_of_what_it_read(model, m
         assert torch.allclose(found.at(layer), covariance(model, texts).at(layer), atol=1e-6)
 
 
+@pytest.mark.bad_input
 def test_one_row_of_ids_is_one_text(model):
     row = model.to_tokens(" ".join(TEXTS[:1] * 6))[0]
     assert len(row) > 16

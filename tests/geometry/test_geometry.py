@@ -217,6 +217,7 @@ def test_classes_that_do_not_fit_are_refused():
         geometry.class_geometry(torch.ones(4, 2), torch.tensor([0, 0, 1, 1]))
 
 
+@pytest.mark.bad_input
 def test_a_correlation_with_a_missing_number_is_missing():
     x, y = torch.tensor([1.0, 2, torch.nan, 3]), torch.arange(4.0)
     assert geometry.pearson(x, y).isnan()
@@ -225,6 +226,7 @@ def test_a_correlation_with_a_missing_number_is_missing():
     assert same(geometry.spearman(torch.stack([x, y]), y)[1], 1)
 
 
+@pytest.mark.bad_input
 def test_numpy_arrays_and_lists_are_arrays():
     x, y = rows(12, 3), rows(12, 4, 1)
     for of in (geometry.cka, geometry.rsa):
@@ -267,6 +269,7 @@ def test_a_figure_has_a_colour_for_each_label():
         figures.points(first, second, labels=["a", "b", "c"], title="t", **axis)
 
 
+@pytest.mark.bad_input
 def test_names_of_points_may_be_any_token_and_all_labels_have_a_place():
     words = [f"{kind} of a long name, number {i}" for i, kind in enumerate(("$a^$", "b") * 18)]
     figure = figures.points(range(36), range(36), labels=words, named=[(0, "$x^$")], title="t",

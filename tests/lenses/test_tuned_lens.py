@@ -280,6 +280,7 @@ def test_texts_from_a_stream(llama_like_tokenizer):
     assert lens.held_out.shape[-1] >= 1
 
 
+@pytest.mark.bad_input
 def test_what_is_refused(model, monkeypatch):
     ids = tiny.tokens(4, 5)
     with pytest.raises(RunError, match="steps=0; expected 1 or more"):

@@ -237,6 +237,7 @@ def test_the_same_seed_gives_the_same_bytes_and_files_keep_them(tmp_path):
         loaded.scores("r2")
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("labels", "options", "text"),
     [
@@ -280,6 +281,7 @@ def test_options_that_do_not_fit_are_refused(options, text):
         probe_features(torch.randn(10, 3), [0, 1] * 5, **options)
 
 
+@pytest.mark.bad_input
 def test_features_that_are_not_finite_or_of_one_size_are_refused():
     x = torch.randn(10, 3)
     x[4, 1] = torch.inf

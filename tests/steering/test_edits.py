@@ -92,6 +92,7 @@ def test_an_edit_at_a_later_position_leaves_earlier_ones_to_the_bit(model):
     assert not torch.allclose(steered[:, 5:], plain[:, 5:], atol=1e-2)
 
 
+@pytest.mark.bad_input
 def test_a_vector_may_be_a_list(model):
     ids, v = tiny.tokens(1, 5), vector()
     for kind in (lambda value: AddFrom(value, 2), ProjectOut):

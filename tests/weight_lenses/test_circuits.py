@@ -228,6 +228,7 @@ def test_frames_rows_figures_and_files(tmp_path):
     assert "random heads" in scores.plot().axes[0].get_title().replace("\n", " ")
 
 
+@pytest.mark.bad_input
 def test_errors_say_what_to_do():
     with pytest.raises(ModelError, match="layer 3, head 0: this model has layers 0 to 2"):
         ov_circuit(load("llama"), 3, 0)
