@@ -25,8 +25,8 @@ FLOORS = {
     "engine": 5,
     "models": 6,
     "patching": 7, "lenses": 7, "direct": 7, "weight_lenses": 7, "probing": 7,
-    "attribution": 8, "tracing": 8, "steering": 8, "editing": 8,
-    "discovery": 9, "overview": 9,
+    "attribution": 8, "tracing": 8, "steering": 8,
+    "discovery": 9, "overview": 9, "editing": 9,
     "demo": 10,
     "cli": 11, "__main__": 12,
 }  # fmt: skip

@@ -13,7 +13,7 @@ from interp.editing.value import logits_of
 from interp.errors import PromptError
 from interp.models.model import Model
 from interp.runs.edits import Noise
-from interp.runs.execute import execute
+from interp.tracing.subject import embedding_std, find_subject
 
 __all__ = ["objective", "subject_std"]
 
@@ -67,12 +67,8 @@ def objective(
     return Objective(top)
 
 
-@torch.no_grad()
 def subject_std(model: Model, cases: Sequence[EditCase]) -> float:
-    """Standard deviation of the token embeddings of some subjects, over tokens and dimensions."""
-    found = []
-    for case in cases:
-        request = Request.of(model, case.prompt, case.subject, case.answer)
-        cache = execute(model.anatomy, request.batch, save="embed", logits="none").cache
-        found.append(cache["embed"][0, int(request.first[0]) : int(request.subject[0]) + 1])
-    return float(torch.cat(found).float().std())
+    """Standard deviation of the token embeddings of some subjects, as tracing measures it."""
+    prompts = model.prompts([case.prompt for case in cases])
+    span = find_subject(model, prompts, [case.subject for case in cases])
+    return embedding_std(model, prompts, span, None)
