@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from interp import metrics
 from interp.errors import MetricError
@@ -21,27 +20,11 @@ from interp.sites import Site
 from interp.taps.anatomy import Anatomy
 from interp.token_batch import TokenBatch
 
-__all__ = ["Gradients", "Objective", "Side", "Trace", "frozen", "trace"]
+__all__ = ["Gradients", "Objective", "Side", "Trace", "trace"]
 
 Side = Literal["clean", "corrupted"]
 #: ∂(sum of the prompts' scores)/∂x for whole tensors x; a prompt's row is its own gradient.
 Gradients = Mapping[Site, Tensor]
-
-
-@contextmanager
-def frozen(hf: nn.Module) -> Iterator[None]:
-    """No weight takes part in a graph within the ``with`` block; all are put back at its end.
-
-    Gradients of weights would cost half as much again as those of the activations.
-    """
-    before = [(p, p.requires_grad) for p in hf.parameters()]
-    try:
-        for parameter, _ in before:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter, needed in before:
-            parameter.requires_grad_(needed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,6 @@ from interp.attribution.part import Part
 from interp.attribution.parts import Plan
 from interp.attribution.result import AttributionResult
 from interp.attribution.softmax import by_softmax
-from interp.attribution.trace import frozen
 from interp.errors import MetricError, RunError
 from interp.metrics import Metric
 from interp.models.model import Model
@@ -33,6 +32,7 @@ from interp.patching.verb import sites_text, source_text
 from interp.progress import Bar
 from interp.prompts.prompts import Prompts
 from interp.results import Provenance
+from interp.runs.frozen import frozen
 
 __all__ = ["Method", "attribute"]
 

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from interp.editing.rank_one import as_json, described, prompt_text
 from interp.editing.request import Request, Target
-from interp.editing.value import frozen, logits_of, target_loss
+from interp.editing.value import logits_of, target_loss
 from interp.editing.weight_edit import WeightEdit
 from interp.errors import ModelError, PromptError, RunError
 from interp.models.model import Model
 from interp.prompts.prompts import Prompts
 from interp.results import Provenance
 from interp.runs.edits import Add, Scale
+from interp.runs.frozen import frozen
 
 __all__ = ["FineTuning", "finetune"]
 
@@ -109,7 +110,7 @@ def finetune(
     )  # fmt: skip
     sites = [f"L{index}.W_out" for index in layers]
     before = [_copy(model, index) for index in layers]
-    with model.edited(dict.fromkeys(sites, Scale(1.0))), frozen(model):  # put back at the end
+    with model.edited(dict.fromkeys(sites, Scale(1.0))), frozen(model.hf):  # put back at the end
         notes = _train(model, requests, layers, config, epsilon)
         deltas = [_copy(model, index) - old for index, old in zip(layers, before, strict=True)]
     notes["largest_change"] = max(float(delta.abs().max()) for delta in deltas)

@@ -27,10 +27,11 @@ from interp.editing.request import Request
 from interp.editing.rome_config import Rome
 from interp.models.model import Model
 from interp.runs.execute import execute, forward
+from interp.runs.frozen import frozen
 from interp.taps.anatomy import Anatomy
 from interp.taps.points import Key, tapped
 
-__all__ = ["Value", "frozen", "logits_of", "optimise_value", "read_keys", "target_loss"]
+__all__ = ["Value", "logits_of", "optimise_value", "read_keys", "target_loss"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ def optimise_value(model: Model, request: Request, layer: int, config: Rome) -> 
     delta = torch.zeros(model.d_model, device=model.device, dtype=wide, requires_grad=True)
     optimiser = torch.optim.Adam([delta], lr=config.lr)
     notes: dict[str, float] = {}
-    with frozen(model):
+    with frozen(model.hf):
         for step in range(config.steps):
             with torch.enable_grad():
                 logits = logits_of(model.anatomy, request, layer, delta)
@@ -129,19 +130,6 @@ def target_loss(logits: Float[Tensor, "row pos d_vocab"], request: Request) -> F
         return -chosen.mean()
     p = chosen.sum(-1).exp()
     return -torch.log((1 - p).clamp(min=1e-7)).mean()
-
-
-@contextmanager
-def frozen(model: Model) -> Iterator[None]:
-    """No parameter has a gradient inside the block; their flags come back after it."""
-    flags = [(p, p.requires_grad) for p in model.hf.parameters()]
-    try:
-        for parameter, _ in flags:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
 
 
 def _drift(logits: Tensor, request: Request, before: Tensor | None) -> Float[Tensor, ""]:
