@@ -7,6 +7,8 @@
     ├── RunError          a run whose input, edit or size cannot work
     │   └── BudgetError       a run that does not fit in memory
     ├── PromptError       prompts, answers or positions that do not fit together
+    ├── CorpusError       a corpus that cannot be read, or is not the one it was
+    ├── StoreError        an activation store that is damaged, foreign, busy or out of room
     ├── MetricError       a metric that cannot be computed for these prompts
     │   └── GapError          clean and corrupted scores too close to normalise by
     └── ResultError       a result file that cannot be read or written
@@ -26,6 +28,7 @@ from pathlib import Path
 __all__ = [
     "BudgetError",
     "CheckpointError",
+    "CorpusError",
     "GapError",
     "InterpError",
     "MetricError",
@@ -34,6 +37,7 @@ __all__ = [
     "ResultError",
     "RunError",
     "SiteError",
+    "StoreError",
     "nearest",
     "warn",
 ]
@@ -65,6 +69,14 @@ class BudgetError(RunError):
 
 class PromptError(InterpError):
     """Prompts, answers or positions that do not fit together."""
+
+
+class CorpusError(InterpError):
+    """A corpus that cannot be read, holds nothing, or is not the one it was."""
+
+
+class StoreError(InterpError):
+    """An activation store that is damaged, foreign, being written, or out of room."""
 
 
 class MetricError(InterpError):

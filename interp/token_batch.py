@@ -29,13 +29,22 @@ class TokenBatch:
     Attributes:
         ids: token ids; what stands at padded places does not matter.
         mask: True where a token is real.
+        segments: where several texts are packed into a row, the number of each token's text. A
+            token then attends to its own text alone, and its position is counted within it, as
+            if each text stood in a row of its own. None: a row is one text.
     """
 
     ids: Int[Tensor, "batch pos"]
     mask: Bool[Tensor, "batch pos"]
+    segments: Int[Tensor, "batch pos"] | None = None
 
     def __post_init__(self) -> None:
         ids, mask = self.ids, self.mask
+        if self.segments is not None and self.segments.shape != ids.shape:
+            raise PromptError(
+                f"segments have shape {list(self.segments.shape)}, expected {list(ids.shape)}: the "
+                "number of its text for each token."
+            )
         if ids.ndim != 2 or ids.numel() == 0:
             raise PromptError(
                 f"token ids have shape {list(ids.shape)}, expected a non-empty [batch, pos]. "
@@ -113,7 +122,7 @@ class TokenBatch:
         return self.ids.shape[0]
 
     def __repr__(self) -> str:
-        pad = ", padded" if self.padded else ""
+        pad = ", padded" * self.padded + ", packed" * (self.segments is not None)
         return f"TokenBatch({self.ids.shape[0]} × {self.ids.shape[1]} tokens{pad})"
 
     @property
@@ -151,11 +160,31 @@ class TokenBatch:
         return self.first + where % length
 
     def position_ids(self) -> Int[Tensor, "batch pos"]:
-        """Position of every column among real tokens, 0 at padding on the left."""
-        return (self.mask.long().cumsum(-1) - 1).clamp(min=0)
+        """Position of every column among its text's real tokens, 0 at padding on the left."""
+        counted = self.mask.long().cumsum(-1)
+        if self.segments is not None:
+            begins = torch.ones_like(self.mask)
+            begins[:, 1:] = self.segments[:, 1:] != self.segments[:, :-1]
+            before = (counted - self.mask.long()).masked_fill(~begins, 0)
+            counted = counted - before.cummax(-1).values
+        return (counted - 1).clamp(min=0)
+
+    def attention_mask(self) -> Int[Tensor, "batch pos"] | Bool[Tensor, "batch one pos key"]:
+        """What Hugging Face takes as ``attention_mask``: the padding, or for packed rows who may
+        attend to whom (causally, within a text)."""
+        if self.segments is None:
+            return self.mask.long()
+        same = self.segments[:, :, None] == self.segments[:, None, :]
+        allowed = (same & self.mask[:, None, :]).tril()
+        return (allowed | torch.eye(allowed.shape[-1], dtype=torch.bool, device=allowed.device))[:, None]
 
     def left_padded(self) -> TokenBatch:
         """The same prompts with their padding on the left, where generation needs it."""
+        if self.segments is not None:
+            raise PromptError(
+                "rows that several texts are packed into cannot be continued: give each text a row "
+                "of its own."
+            )
         turns = (self.ids.shape[1] - 1 - self.column(-1)).tolist()
         ids, mask = (
             torch.stack([row.roll(n) for row, n in zip(tensor, turns, strict=True)])
@@ -166,13 +195,15 @@ class TokenBatch:
     def to(self, device: str | torch.device) -> TokenBatch:
         if self.ids.device == torch.device(device):
             return self
-        return TokenBatch(self.ids.to(device), self.mask.to(device))
+        segments = None if self.segments is None else self.segments.to(device)
+        return TokenBatch(self.ids.to(device), self.mask.to(device), segments)
 
     def rows(self, index: int | slice | Sequence[int] | Int[Tensor, " rows"]) -> TokenBatch:
         """Some rows at the same width; a single row keeps its batch axis."""
         if isinstance(index, int):
             index = [index]
-        return TokenBatch(self.ids[index], self.mask[index])
+        segments = None if self.segments is None else self.segments[index]
+        return TokenBatch(self.ids[index], self.mask[index], segments)
 
 
 def _one_span(real: list[bool]) -> bool:

@@ -209,8 +209,8 @@ def forward(anatomy: Anatomy, batch: TokenBatch, *, last: bool = False) -> Tenso
     default: without one, keys have other strides, and matmuls may round differently.
     """
     kwargs: dict[str, Any] = {}
-    if batch.padded:
-        kwargs["attention_mask"] = batch.mask.long()
+    if batch.padded or batch.segments is not None:
+        kwargs["attention_mask"] = batch.attention_mask()
         if "position_ids" in anatomy.forward_takes:
             kwargs["position_ids"] = batch.position_ids()
     if not last:
