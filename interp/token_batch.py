@@ -169,14 +169,15 @@ class TokenBatch:
             counted = counted - before.cummax(-1).values
         return (counted - 1).clamp(min=0)
 
-    def attention_mask(self) -> Int[Tensor, "batch pos"] | Bool[Tensor, "batch one pos key"]:
-        """What Hugging Face takes as ``attention_mask``: the padding, or for packed rows who may
-        attend to whom (causally, within a text)."""
-        if self.segments is None:
-            return self.mask.long()
-        same = self.segments[:, :, None] == self.segments[:, None, :]
-        allowed = (same & self.mask[:, None, :]).tril()
-        return (allowed | torch.eye(allowed.shape[-1], dtype=torch.bool, device=allowed.device))[:, None]
+    def may_attend(self) -> Bool[Tensor, "batch pos key"]:
+        """Who may attend to whom: causally, to real tokens, within a text.
+
+        A token of padding sees its neighbours in padding, since a row of no key at all is NaN.
+        """
+        allowed = self.mask[:, None, :] == self.mask[:, :, None]
+        if self.segments is not None:
+            allowed &= self.segments[:, :, None] == self.segments[:, None, :]
+        return allowed.tril()
 
     def left_padded(self) -> TokenBatch:
         """The same prompts with their padding on the left, where generation needs it."""

@@ -205,12 +205,15 @@ def _once(
 def forward(anatomy: Anatomy, batch: TokenBatch, *, last: bool = False) -> Tensor:
     """Logits of the Hugging Face model, called as its users call it.
 
-    A mask and positions are passed only under padding, and the key-value cache stays at its
+    A mask and positions are passed only under padding or packing, and the key-value cache stays at its
     default: without one, keys have other strides, and matmuls may round differently.
     """
     kwargs: dict[str, Any] = {}
-    if batch.padded or batch.segments is not None:
-        kwargs["attention_mask"] = batch.attention_mask()
+    if batch.segments is not None:
+        kwargs["attention_mask"] = _mask_of(anatomy, batch)
+    elif batch.padded:
+        kwargs["attention_mask"] = batch.mask.long()
+    if kwargs:
         if "position_ids" in anatomy.forward_takes:
             kwargs["position_ids"] = batch.position_ids()
     if not last:
@@ -222,6 +225,13 @@ def forward(anatomy: Anatomy, batch: TokenBatch, *, last: bool = False) -> Tenso
     wanted, place = column.unique(return_inverse=True)
     out = anatomy.hf(input_ids=batch.ids, logits_to_keep=wanted, **kwargs).logits
     return out[rows, place][:, None]
+
+
+def _mask_of(anatomy: Anatomy, batch: TokenBatch) -> Float[Tensor, "batch one pos key"]:
+    """What is added to the scores of packed rows: 0 where a token may attend, else the least number."""
+    dtype = next(anatomy.hf.parameters()).dtype
+    mask = torch.zeros(*batch.ids.shape, batch.ids.shape[1], dtype=dtype, device=batch.ids.device)
+    return mask.masked_fill_(~batch.may_attend(), torch.finfo(dtype).min)[:, None]
 
 
 def _stop_before(functions: dict[Key, Edit], layer: int) -> None:
