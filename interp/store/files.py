@@ -1,0 +1,155 @@
+"""Writing a file so that it is whole or absent, whatever happens while it is written.
+
+A power cut, a kill or a full disk may come between any two steps, so the steps stand in the one
+order that leaves nothing half done:
+
+1. the bytes go to a temporary name in the same folder,
+2. they are forced to the disk (fsync),
+3. the file gets its name (rename, which is atomic),
+4. the folder that now names it is forced to the disk.
+
+Killed before 3 there is only a temporary, which the next writer removes; after 3 the file is whole.
+The bytes are hashed in a second thread while they are written.
+
+Source: Pillai et al. 2014, "All File Systems Are Not Created Equal", OSDI (why 2 and 4 are needed).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from interp.errors import StoreError
+
+__all__ = ["PIECE", "make_folder", "remove", "sync_folder", "temporaries", "write_new"]
+
+#: Bytes that are written at a time: large enough to be fast, small enough to be interrupted.
+PIECE = 8 << 20
+
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+
+
+def write_new(path: Path, chunks: Iterable[bytes | memoryview]) -> tuple[int, str]:
+    """Write the chunks, one after another, as one file; a file of that name is replaced whole.
+
+    Returns:
+        How many bytes were written, and their sha256 in hexadecimal.
+
+    Raises:
+        StoreError: the place cannot be written or is full. Nothing of the file is left, and what
+            stood under its name before still does.
+    """
+    parts = [memoryview(chunk).cast("B") for chunk in chunks if len(chunk)]
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        digest = _write(temporary, parts)
+        os.replace(temporary, path)  # noqa: PTH105
+        sync_folder(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise StoreError(_told(error, path, _size(parts))) from error
+        raise
+    return _size(parts), digest
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, with those above it.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise StoreError(_told(error, folder, 0)) from error
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove some files of one folder; those that are gone already do not matter.
+
+    Raises:
+        StoreError: one cannot be removed.
+    """
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(_told(error, path, 0)) from error
+
+
+def temporaries(folder: Path) -> list[Path]:
+    """What writers that died have left in a folder."""
+    return sorted(path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name))
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's names to the disk, where the system can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, parts: Sequence[memoryview]) -> str:
+    """Write and force to the disk; the sha256."""
+    digest = hashlib.sha256()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        with ThreadPoolExecutor(1) as hashing:
+            for piece in _pieces(parts):
+                hashed = hashing.submit(digest.update, piece)
+                while piece:
+                    piece = piece[os.write(descriptor, piece) :]
+                hashed.result()
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return digest.hexdigest()
+
+
+def _pieces(parts: Sequence[memoryview]) -> Iterator[memoryview]:
+    for part in parts:
+        for start in range(0, len(part), PIECE):
+            yield part[start : start + PIECE]
+
+
+def _size(parts: Sequence[memoryview]) -> int:
+    return sum(map(len, parts))
+
+
+def _told(error: OSError, path: Path, size: int) -> str:
+    """What went wrong, what is kept, and what to do."""
+    what, remedy = {
+        errno.ENOSPC: (f"the disk is full{_free(path)}", "Make room"),
+        errno.EDQUOT: ("your disk quota is used up", "Make room"),
+        errno.EFBIG: ("the file would exceed the largest size allowed here", "Raise the limit"),
+        errno.EACCES: ("writing is not permitted", "Allow it (look at owner and mode)"),
+        errno.EPERM: ("writing is not permitted", "Allow it (look at owner and mode)"),
+        errno.EROFS: ("the disk is read-only", "Mount it for writing"),
+    }.get(error.errno or 0, (error.strerror or str(error), "Look at the disk"))
+    needed = f" needs {size:,} bytes and" if size else ""
+    return (
+        f"{str(path)!r}{needed} could not be written: {what}. Finished shards are kept. "
+        f"{remedy} and run the same call again: it goes on from there."
+    )
+
+
+def _free(path: Path) -> str:
+    try:
+        return f" ({shutil.disk_usage(path.parent).free:,} bytes free)"
+    except OSError:
+        return ""
