@@ -23,15 +23,25 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from interp.errors import StoreError
 
-__all__ = ["PIECE", "make_folder", "remove", "sync_folder", "temporaries", "write_new"]
+__all__ = ["PIECE", "make_folder", "remove", "sync_folder", "telling", "temporaries", "write_new"]
 
 #: Bytes that are written at a time: large enough to be fast, small enough to be interrupted.
 PIECE = 8 << 20
+
+#: What the system answers, what that means, and the remedy.
+_REFUSALS = {
+    errno.ENOSPC: ("the disk is full", "Make room"),
+    errno.EDQUOT: ("your disk quota is used up", "Make room"),
+    errno.EFBIG: ("the file would be larger than is allowed here", "Raise that limit"),
+    errno.EACCES: ("writing there is not permitted", "Permit it"),
+    errno.EPERM: ("writing there is not permitted", "Permit it"),
+    errno.EROFS: ("that disk is read-only", "Make it writable"),
+}
 
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
@@ -47,18 +57,18 @@ def write_new(path: Path, chunks: Iterable[bytes | memoryview]) -> tuple[int, st
             stood under its name before still does.
     """
     parts = [memoryview(chunk).cast("B") for chunk in chunks if len(chunk)]
+    size = sum(map(len, parts))
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        digest = _write(temporary, parts)
-        os.replace(temporary, path)  # noqa: PTH105
-        sync_folder(path.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise StoreError(_told(error, path, _size(parts))) from error
-        raise
-    return _size(parts), digest
+    with telling(path, size=size):
+        try:
+            digest = _write(temporary, parts)
+            os.replace(temporary, path)  # noqa: PTH105
+            sync_folder(path.parent)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+    return size, digest
 
 
 def make_folder(folder: Path) -> None:
@@ -67,24 +77,40 @@ def make_folder(folder: Path) -> None:
     Raises:
         StoreError: it cannot be made.
     """
-    try:
+    with telling(folder):
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(folder.parent)
-    except OSError as error:
-        raise StoreError(_told(error, folder, 0)) from error
 
 
 def remove(paths: Iterable[Path]) -> None:
-    """Remove some files of one folder; those that are gone already do not matter.
+    """Remove some files; those that are gone already do not matter.
 
     Raises:
         StoreError: one cannot be removed.
     """
     for path in paths:
-        try:
+        with telling(path):
             path.unlink(missing_ok=True)
-        except OSError as error:
-            raise StoreError(_told(error, path, 0)) from error
+
+
+@contextmanager
+def telling(path: Path, *, size: int = 0) -> Iterator[None]:
+    """Turn the system's refusal to write ``size`` bytes to a path into an error that says what to do.
+
+    Raises:
+        StoreError: the system refused.
+    """
+    try:
+        yield
+    except OSError as error:
+        what, remedy = _REFUSALS.get(error.errno or 0, (error.strerror or str(error), "See to it"))
+        if error.errno == errno.ENOSPC:
+            what += f" ({shutil.disk_usage(path.parent).free:,} bytes free)"
+        needed = f" (it needs {size:,} bytes)" if size else ""
+        raise StoreError(
+            f"{str(path)!r} could not be written{needed}: {what}. Finished shards are kept. "
+            f"{remedy} and run the same call again: it goes on from there."
+        ) from error
 
 
 def temporaries(folder: Path) -> list[Path]:
@@ -125,31 +151,3 @@ def _pieces(parts: Sequence[memoryview]) -> Iterator[memoryview]:
     for part in parts:
         for start in range(0, len(part), PIECE):
             yield part[start : start + PIECE]
-
-
-def _size(parts: Sequence[memoryview]) -> int:
-    return sum(map(len, parts))
-
-
-def _told(error: OSError, path: Path, size: int) -> str:
-    """What went wrong, what is kept, and what to do."""
-    what, remedy = {
-        errno.ENOSPC: (f"the disk is full{_free(path)}", "Make room"),
-        errno.EDQUOT: ("your disk quota is used up", "Make room"),
-        errno.EFBIG: ("the file would exceed the largest size allowed here", "Raise the limit"),
-        errno.EACCES: ("writing is not permitted", "Allow it (look at owner and mode)"),
-        errno.EPERM: ("writing is not permitted", "Allow it (look at owner and mode)"),
-        errno.EROFS: ("the disk is read-only", "Mount it for writing"),
-    }.get(error.errno or 0, (error.strerror or str(error), "Look at the disk"))
-    needed = f" needs {size:,} bytes and" if size else ""
-    return (
-        f"{str(path)!r}{needed} could not be written: {what}. Finished shards are kept. "
-        f"{remedy} and run the same call again: it goes on from there."
-    )
-
-
-def _free(path: Path) -> str:
-    try:
-        return f" ({shutil.disk_usage(path.parent).free:,} bytes free)"
-    except OSError:
-        return ""

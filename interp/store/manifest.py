@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from math import prod
@@ -22,7 +23,7 @@ from interp.store.files import write_new
 
 __all__ = [
     "MANIFEST", "Manifest", "ShardRecord", "read_manifest", "read_record", "read_records", "record_name",
-    "recorded", "shard_name", "write_manifest", "write_record",
+    "recorded", "shard_name", "stored", "write_manifest", "write_record",
 ]  # fmt: skip
 
 MANIFEST = "manifest.json"
@@ -208,10 +209,13 @@ def read_records(folder: str | Path) -> dict[int, ShardRecord]:
 
 
 def recorded(folder: str | Path) -> list[int]:
-    """The shards that have a record file, read or not."""
-    names = {path.name: path.stem for path in Path(folder).glob("*.json")}
-    indices = (int(stem) for stem in names.values() if stem.isdecimal() and stem.isascii())
-    return sorted(index for index in indices if record_name(index) in names)
+    """The shards that have a record file, readable or not."""
+    return _numbered(folder, ".json")
+
+
+def stored(folder: str | Path) -> list[int]:
+    """The shards that have a file, recorded or not."""
+    return _numbered(folder, ".safetensors")
 
 
 def write_record(folder: str | Path, record: ShardRecord, *, store: str) -> None:
@@ -260,6 +264,11 @@ def _read(path: Path, keys: set[str]) -> dict[str, Any]:
     if not intact or content.keys() != keys or raw != _rendered(content):
         raise damaged
     return content
+
+
+def _numbered(folder: str | Path, suffix: str) -> list[int]:
+    stems = (path.stem for path in Path(folder).glob(f"*{suffix}"))
+    return sorted(int(stem) for stem in stems if re.fullmatch(r"[0-9]{6}|[1-9][0-9]{6,}", stem))
 
 
 def _sha256(content: Any) -> str:
