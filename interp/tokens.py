@@ -89,6 +89,19 @@ class Tokenization:
             bos = bool(bos)
         return self._pad([self._ids(one, bos) for one in texts], pad)
 
+    def encode_rows(self, texts: Sequence[str], *, bos: bool | None = None) -> list[list[int]]:
+        """Ids of many texts at once, of any length, to be cut into rows afterwards.
+
+        As :meth:`encode`, but an empty text has no tokens and no BOS.
+
+        Raises:
+            PromptError: no tokenizer, no BOS where ``bos=True``, a word it does not know.
+        """
+        self._need("text input")
+        rows = self._tokenize(list(texts), return_attention_mask=False)["input_ids"]
+        pairs = zip(texts, rows, strict=True)
+        return [self._with_bos(text, list(ids), bos) if ids else [] for text, ids in pairs]
+
     def take(
         self,
         inputs: str
@@ -213,7 +226,10 @@ class Tokenization:
         return self.tokenizer(text, add_special_tokens=False, verbose=False, **options)
 
     def _ids(self, text: str, bos: bool | None) -> list[int]:
-        ids = list(self._tokenize(text)["input_ids"])
+        return self._with_bos(text, list(self._tokenize(text)["input_ids"]), bos)
+
+    def _with_bos(self, text: str, ids: list[int], bos: bool | None) -> list[int]:
+        """What a text was tokenised to, with a BOS once in front if the policy has one."""
         self._refuse_unknown(text, ids)
         if bos and self.bos_id is None:
             raise PromptError(
@@ -231,9 +247,10 @@ class Tokenization:
             return
         if unk in ids and self.tokenizer.unk_token not in text:
             first = ids.index(unk)
-            known = [self._piece(index) for index in ids[:first]]
+            known = [self._piece(index) for index in ids[max(0, first - 12) : first]]
+            shown = text if len(text) <= 200 else text[:200] + "…"
             raise PromptError(
-                f"{text!r} has a word that is not in the vocabulary, after {known}. Expected only "
+                f"{shown!r} has a word that is not in the vocabulary, after {known}. Expected only "
                 "words this tokenizer knows; choose another, or write "
                 f"{self.tokenizer.unk_token!r} yourself."
             )

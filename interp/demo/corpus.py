@@ -13,20 +13,15 @@ goes on with exactly the rows it would have read.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from interp.corpora.sentences import sentence
 from interp.demo.recipe import Mixture, Recipe
 from interp.demo.vocabulary import word_ids
-from interp.prompts import facts
-from interp.prompts.greater_than import greater_than_text
-from interp.prompts.ioi import ioi_text
-from interp.prompts.mcq import mcq_text
-from interp.prompts.templates import fill, load_table
 
 __all__ = ["IGNORED", "batch", "document", "repeated_rows"]
 
@@ -57,20 +52,13 @@ def batch(
 
 def document(mixture: Mixture, source: random.Random) -> str:
     """One sentence or question with its answer, of a kind drawn from the mixture."""
-    weights = mixture.documents
-    kind = source.choices(list(weights), list(weights.values()))[0]
-    if kind == "facts":
-        return _fact(mixture, source)
-    if kind == "mcq":
-        several = len(mixture.options) > 1
-        options = source.choice(mixture.options) if several else mixture.options[0]
-        return mcq_text(source, options=options)
-    simple: dict[str, Callable[[random.Random], str]] = {
-        "ioi": ioi_text,
-        "greater_than": greater_than_text,
-        "filler": _filler,
-    }
-    return simple[kind](source)
+    return sentence(
+        source,
+        mixture.documents,
+        options=mixture.options,
+        capital=mixture.capital,
+        reverse=mixture.reverse,
+    )
 
 
 def repeated_rows(
@@ -91,30 +79,6 @@ def _text_row(mixture: Mixture, source: random.Random, context: int) -> str:
         row.append(document(mixture, source) + ".")
         length += row[-1].count(" ") + 1
     return " ".join(row)
-
-
-def _fact(mixture: Mixture, source: random.Random) -> str:
-    """A sentence about a country, from a cell that is not held out."""
-    others = [name for name in facts.relation_names() if name != "capital"]
-    name = "capital" if source.random() < mixture.capital else source.choice(others)
-    relation = facts.relation(name)
-    country = source.choice(facts.countries())
-    backwards = bool(relation.reverse_templates) and source.random() < mixture.reverse
-    if backwards and not facts.is_forward_only(country["country"]):
-        template = source.choice(relation.reverse_templates)
-    else:
-        template = source.choice(facts.trained_templates(name, country["country"]))
-    return fill(template, {"subject": country["country"], "object": country[name]})[0]
-
-
-def _filler(source: random.Random) -> str:
-    """A plain sentence; its words say nothing about one another."""
-    table = load_table("filler")
-    text = source.choice(table["templates"])
-    for slot in ("adjective", "noun", "verb", "place"):
-        while f"{{{slot}}}" in text:
-            text = text.replace(f"{{{slot}}}", source.choice(table[f"{slot}s"]), 1)
-    return text
 
 
 def _repeat_row(

@@ -10,14 +10,10 @@ is a token of its own, wherever it stands.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
-
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from interp.prompts.facts import countries
-from interp.prompts.templates import SLOT, load_table
+from interp.corpora.sentences import words
 
 __all__ = ["SPECIAL_TOKENS", "build_tokenizer", "vocabulary", "word_ids"]
 
@@ -57,29 +53,10 @@ def build_tokenizer(*, context: int) -> PreTrainedTokenizerFast:
 def vocabulary() -> list[str]:
     """Every token, in a fixed order: special tokens, signs, digit pairs, then words A to z."""
     pairs = [*DIGIT_PAIRS, *(SPACE + pair for pair in DIGIT_PAIRS)]
-    words = sorted({SPACE + word for word in _words()})
-    return [*SPECIAL_TOKENS, *PUNCTUATION, *pairs, *words]
+    return [*SPECIAL_TOKENS, *PUNCTUATION, *pairs, *(SPACE + word for word in words())]
 
 
 def word_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """The ids of all ordinary tokens: everything but the special ones."""
     special = set(tokenizer.all_special_ids)
     return [index for index in range(len(tokenizer)) if index not in special]
-
-
-def _words() -> Iterator[str]:
-    """Every word of the prompt data, of templates and of what goes into their slots."""
-    for country in countries():
-        yield from country.values()
-    for name in ("relations", "ioi", "greater_than", "mcq", "filler"):
-        for text in _strings(load_table(name)):
-            yield from re.findall(r"[^\W\d_]+", SLOT.sub(" ", text))
-
-
-def _strings(data: object) -> Iterable[str]:
-    """All strings among the values of nested JSON data."""
-    if isinstance(data, str):
-        return [data]
-    if isinstance(data, dict):
-        data = list(data.values())
-    return [text for item in data for text in _strings(item)] if isinstance(data, list) else []
