@@ -46,6 +46,8 @@ _PUBLIC = {
     "probe": "interp.probing.verb",
     "probe_features": "interp.probing.verb",
     "similarity": "interp.probing.similarity",
+    "harvest": "interp.harvesting.verb",
+    "stream": "interp.harvesting.stream",
     # nouns
     "Model": "interp.models.model",
     "Site": "interp.sites",
@@ -69,6 +71,9 @@ _PUBLIC = {
     "SteeringResult": "interp.steering.result",
     "ProbeResult": "interp.probing.result",
     "Similarity": "interp.probing.similarity",
+    "ActivationStore": "interp.store.store",
+    "ActivationStream": "interp.harvesting.stream",
+    "Rows": "interp.store.rows",
     # edits
     "Replace": "interp.runs.edits",
     "Add": "interp.runs.edits",
@@ -81,17 +86,20 @@ _PUBLIC = {
 #: Public modules.
 _MODULES = (
     "prompts", "metrics", "errors", "figures", "weight_lenses", "editing", "geometry", "views",
+    "corpora", "surveys",
 )  # fmt: skip
 
 __all__ = [*_PUBLIC, *_MODULES, "__version__"]
 
 if TYPE_CHECKING:
+    from interp import corpora as corpora
     from interp import editing as editing
     from interp import errors as errors
     from interp import figures as figures
     from interp import geometry as geometry
     from interp import metrics as metrics
     from interp import prompts as prompts
+    from interp import surveys as surveys
     from interp import views as views
     from interp import weight_lenses as weight_lenses
     from interp.attribution.comparison import Comparison as Comparison
@@ -103,6 +111,9 @@ if TYPE_CHECKING:
     from interp.direct.verb import logit_attribution as logit_attribution
     from interp.discovery.heads import HeadScores as HeadScores
     from interp.discovery.heads import head_scores as head_scores
+    from interp.harvesting.stream import ActivationStream as ActivationStream
+    from interp.harvesting.stream import stream as stream
+    from interp.harvesting.verb import harvest as harvest
     from interp.lenses.attention import AttentionResult as AttentionResult
     from interp.lenses.attention import attention as attention
     from interp.lenses.logit_lens import LensResult as LensResult
@@ -139,6 +150,8 @@ if TYPE_CHECKING:
     from interp.steering.result import SteeringResult as SteeringResult
     from interp.steering.steer import steer as steer
     from interp.steering.vector import SteeringVector as SteeringVector
+    from interp.store.rows import Rows as Rows
+    from interp.store.store import ActivationStore as ActivationStore
     from interp.token_batch import TokenBatch as TokenBatch
     from interp.tracing.result import TraceResult as TraceResult
     from interp.tracing.verb import trace as trace

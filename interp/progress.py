@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, TypeVar
 
-__all__ = ["Bar", "track"]
+__all__ = ["Bar", "announce", "track"]
 
 T = TypeVar("T")
 
@@ -17,12 +17,16 @@ class Bar:
     """A bar with the time left, moved on by hand.
 
     Args:
+        total: how many items; None if nobody knows.
         show: None shows it if a person can see it and there are at least ``least`` items.
     """
 
-    def __init__(self, *, total: int, what: str, show: bool | None = None, least: int = 24) -> None:
+    def __init__(
+        self, *, total: int | None, what: str, show: bool | None = None, least: int = 24
+    ) -> None:
         if show is None:
-            show = total >= least and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+            many = total is None or total >= least
+            show = many and (sys.stderr.isatty() or "ipykernel" in sys.modules)
         self._show, self._total, self._what = show, total, what
         self._stack = ExitStack()
         self._progress: Any = None
@@ -52,6 +56,13 @@ class Bar:
         """Move on by ``n`` items; ``what`` is a new text before the bar."""
         if self._progress is not None:
             self._progress.update(self._task, advance=n, description=what)
+
+
+def announce(text: str) -> None:
+    """A line on standard error: what a long piece of work will take, and what it took."""
+    from rich.console import Console
+
+    Console(stderr=True, markup=False).print(text, highlight=False, soft_wrap=True)
 
 
 def track(

@@ -36,16 +36,18 @@ PUBLIC = {
     "load", "scan", "patch", "trace", "attribute", "compare", "ablate", "random_ablation",
     "logit_attribution", "decompose", "lens", "tune_lens", "attention", "head_scores",
     "steering_vector", "steer", "probe", "probe_features", "similarity",
+    "harvest", "stream",
     # nouns
     "Model", "Site", "Edge", "Prompts", "TokenBatch", "Run", "Cache", "Decomposition",
     "PatchResult", "TraceResult", "AttributionResult", "Comparison", "LogitAttribution",
     "LensResult", "TunedLens", "AttentionResult", "HeadScores", "ScanResult", "SteeringVector",
     "SteeringResult", "ProbeResult", "Similarity",
+    "ActivationStore", "ActivationStream", "Rows",
     # edits
     "Replace", "Add", "AddFrom", "Scale", "Zero", "Noise", "ProjectOut",
     # modules
     "prompts", "metrics", "errors", "figures", "weight_lenses", "editing", "geometry", "views",
-    "__version__",
+    "corpora", "surveys", "__version__",
 }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from interp.cli import causal, demo_model, glance, reading
+from interp.cli import activations, causal, demo_model, glance, reading
 
 __all__ = ["app", "main"]
 
@@ -27,9 +27,11 @@ for command in (
     reading.lens,
     reading.attention,
     reading.heads,
+    activations.harvest,
     demo_model.train_demo,
 ):
     app.command(command.__name__.replace("_", "-"))(command)
+app.add_typer(activations.store, name="store")
 
 
 def main() -> None:

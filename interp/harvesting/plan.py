@@ -1,0 +1,170 @@
+"""How a corpus will be harvested: settled once, written into the manifest, kept by every resumption."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from interp.corpora.corpus import Corpus
+from interp.corpora.packing import Packing
+from interp.errors import RunError
+from interp.harvesting.forecast import rows_that_fit, speed
+from interp.harvesting.proof import packs
+from interp.harvesting.wanted import Wanted
+from interp.models.model import Model
+from interp.results import versions
+from interp.store.manifest import Manifest, read_manifest
+from interp.store.shard import COLUMNS
+
+__all__ = ["DTYPES", "Asked", "Dtype", "Plan", "PackingName", "settle", "settled_packing"]
+
+Dtype = Literal["bfloat16", "float32", "float16"]
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(Dtype)}
+PackingName = Literal["auto", "isolated", "padded", "joined"]
+SHARD_MIB = 64
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the caller asked for; ``"auto"`` and None are settled by :func:`settle`."""
+
+    dtype: Dtype
+    context: int
+    tokens: int | None
+    batch: int | Literal["auto"]
+    seed: int
+    packing: PackingName
+    bos: bool | None
+    special: bool
+    shard_mib: float | None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise RunError(f"dtype={self.dtype!r}; expected one of {', '.join(DTYPES)}.")
+        if self.packing not in get_args(PackingName):
+            raise RunError(
+                f"packing={self.packing!r}; expected one of {', '.join(get_args(PackingName))}."
+            )
+        for name in ("context", "tokens", "batch", "shard_mib"):
+            value = getattr(self, name)
+            if value is not None and value != "auto" and value <= 0:
+                raise RunError(f"{name}={value}; expected more than 0.")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A harvest, settled.
+
+    Attributes:
+        how: how the corpus is packed.
+        per_shard: batches in a shard.
+        tokens_per_s: what the model does on such batches.
+        notes: what the reader should know about how this was settled.
+        manifest: all of it, as the store keeps it.
+    """
+
+    how: Packing
+    per_shard: int
+    tokens_per_s: float
+    notes: tuple[str, ...]
+    manifest: Manifest
+
+
+def settle(model: Model, corpus: Corpus, sites: Wanted, asked: Asked, out: Path) -> Plan:
+    """Settle what was left open, as a store in ``out`` had it where there is one.
+
+    Raises:
+        RunError: a context that is longer than the model's.
+    """
+    before = dict(read_manifest(out).layout) if (out / "manifest.json").exists() else {}
+    how, notes = settled_packing(model, sites, asked, before)
+    tried, tokens_per_s = speed(model, sites, how)
+    if asked.batch == "auto" and not before:
+        how = tried
+    per_shard = _per_shard(how, _row_bytes(sites, asked.dtype), asked, before)
+    layout = {
+        "context": how.context, "batch": how.rows, "packing": how.way, "bos": how.bos,
+        "special": how.special, "batches_per_shard": per_shard,
+        "tokenizer": _tokenizer_hash(model.tokenizer),
+    }  # fmt: skip
+    manifest = Manifest(
+        model=model.name, weights_hash=model.weights_hash, sites=sites.named, pairs=sites.pairs,
+        dtype=asked.dtype, corpus=corpus.identity, layout=layout, tokens=asked.tokens,
+        seed=asked.seed, versions=versions(),
+    )  # fmt: skip
+    return Plan(how, per_shard, tokens_per_s, notes, manifest)
+
+
+def settled_packing(
+    model: Model, sites: Wanted, asked: Asked, before: Mapping[str, Any] | None = None
+) -> tuple[Packing, tuple[str, ...]]:
+    """How the corpus is packed, as it was before where there is one, and what to know about it.
+
+    Raises:
+        RunError: a context that is longer than the model's, or a packing that it does not honour.
+        BudgetError: a single row does not fit in memory.
+    """
+    if model.n_ctx is not None and asked.context > model.n_ctx:
+        raise RunError(
+            f"context={asked.context}, but {model.name!r} reads at most {model.n_ctx} tokens: give "
+            f"context={model.n_ctx} or less."
+        )
+    before = before or {}
+    way, notes = _way(model, sites, asked, before)
+    rows = _rows(model, sites, asked, before)
+    return Packing(asked.context, rows, way, asked.bos, asked.special), notes
+
+
+def _way(
+    model: Model, sites: Wanted, asked: Asked, before: Mapping[str, Any]
+) -> tuple[Literal["isolated", "padded", "joined"], tuple[str, ...]]:
+    """How texts share rows; each stands alone where the model does not keep them apart."""
+    if asked.packing in ("padded", "joined"):
+        return asked.packing, ()  # type: ignore[return-value]
+    if asked.packing == "auto" and before.get("packing") == "padded":
+        return "padded", ()
+    why = packs(model, sites.sites, context=asked.context)
+    if why is None:
+        return "isolated", ()
+    if asked.packing == "isolated":
+        raise RunError(
+            f"packing='isolated' cannot be had: {why}. Use 'padded' (the same values, a row for each "
+            "text) or 'joined' (texts in one row see each other)."
+        )
+    return "padded", (f"each text has a row of its own, since {why}",)
+
+
+def _rows(model: Model, sites: Wanted, asked: Asked, before: Mapping[str, Any]) -> int:
+    if asked.batch != "auto":
+        return asked.batch
+    return int(before["batch"]) if before else rows_that_fit(model, sites, asked.context)
+
+
+def _row_bytes(sites: Wanted, dtype: str) -> int:
+    columns = sum(kind.itemsize for kind in COLUMNS.values())
+    return sites.width * DTYPES[dtype].itemsize + columns
+
+
+def _per_shard(how: Packing, row_bytes: int, asked: Asked, before: Mapping[str, Any]) -> int:
+    """Batches in a shard of about the size asked for."""
+    if asked.shard_mib is None and before:
+        return int(before["batches_per_shard"])
+    wanted = (asked.shard_mib or SHARD_MIB) * 2**20
+    return max(1, math.floor(wanted / (how.rows * how.context * row_bytes)))
+
+
+def _tokenizer_hash(tokenizer: Any) -> str | None:
+    """What text becomes depends on it; settings of single calls (padding, truncation) do not count."""
+    if tokenizer is None:
+        return None
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    content = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
+    content = {key: x for key, x in content.items() if key not in ("padding", "truncation")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,71 @@
+"""Whether a model honours several texts in one row, shown on the model at hand.
+
+Packed rows come with a mask of who may attend to whom and with positions counted anew in each text.
+Some families do not take such a mask (ALiBi), and some replace it by one of their own (a sliding
+window shorter than the text). So before packing, three random texts in one row and one that fills
+the context are compared with the same texts in rows of their own.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from interp.errors import InterpError
+from interp.models.model import Model
+from interp.runs.execute import execute
+from interp.sites import Site
+from interp.token_batch import TokenBatch
+
+__all__ = ["packs"]
+
+#: Largest difference allowed, as a share of the largest activation, by the bits of the model's dtype.
+_ALLOWED = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+
+
+def packs(model: Model, sites: tuple[Site, ...], *, context: int) -> str | None:
+    """Why texts cannot share rows in this model; None if they can."""
+    texts = _texts(model, context)
+    batch = _packed(texts).to(model.device)
+    try:
+        together = execute(model.anatomy, batch, save=sites, logits="none", rows_at_once=2).cache
+    except (InterpError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a family's own code met a mask that it does not know
+        return f"{model.anatomy.name} does not take a mask for packed rows ({error})"
+    for number, text in enumerate(texts):
+        one = TokenBatch.of(text[None].to(model.device))
+        alone = execute(model.anatomy, one, save=sites, logits="none").cache
+        for site in sites:
+            want = alone[site][0]
+            have = together[site][batch.segments == number]
+            off = float((have - want).abs().max() / want.abs().max().clamp(min=1e-30))
+            if not off <= _ALLOWED[model.dtype]:
+                return (
+                    f"{model.anatomy.name} does not keep texts in one row apart: {site} is off by "
+                    f"{off:.1g} of its largest value"
+                )
+    return None
+
+
+def _texts(model: Model, context: int) -> list[Int[Tensor, " pos"]]:
+    """Three texts that share a row, and one that fills its row."""
+    draw = torch.Generator().manual_seed(0)
+    short = max(1, context // 4)
+    lengths = [short, max(1, context // 3), short, context] if context >= 4 else [1, context]
+    return [torch.randint(model.d_vocab, (n,), generator=draw) for n in lengths]
+
+
+def _packed(texts: list[Int[Tensor, " pos"]]) -> TokenBatch:
+    """All texts but the last in one row, the last in another."""
+    context = max(len(texts[-1]), sum(map(len, texts[:-1])))
+    ids = torch.zeros(2, context, dtype=torch.long)
+    segments = torch.full((2, context), -1)
+    start = 0
+    for number, text in enumerate(texts):
+        row = int(number == len(texts) - 1)
+        at = 0 if row else start
+        ids[row, at : at + len(text)], segments[row, at : at + len(text)] = text, number
+        start += len(text)
+    return TokenBatch(ids, segments >= 0, segments)
