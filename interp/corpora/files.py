@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Literal, cast
 
 from interp.corpora.corpus import Corpus, Document, weight
 from interp.corpora.records import document_of
@@ -174,28 +176,22 @@ def _found(path: Path) -> list[tuple[str, Path]]:
 # -- lines of text ---------------------------------------------------------------------------
 
 
-class _opened:  # noqa: N801 (used as a function)
-    """A file's bytes, unpacked, beside the file on disk; what is wrong with it in one error."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> tuple[IO[bytes], IO[bytes]]:
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """The file on disk, and its bytes unpacked; what is wrong with it as one error."""
+    try:
+        raw = path.open("rb")
+    except OSError as error:
+        raise CorpusError(
+            f"cannot read {path}: {error.strerror}. Expected a file as it was when the corpus was made."
+        ) from error
+    with raw:
+        packed = path.name.lower().endswith(".gz")
         try:
-            self.raw: IO[bytes] = self.path.open("rb")
-        except OSError as error:
+            yield raw, cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if packed else raw
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise CorpusError(
-                f"cannot read {self.path}: {error.strerror}. Expected a file as it was when the "
-                "corpus was made."
-            ) from error
-        packed = self.path.name.lower().endswith(".gz")
-        return self.raw, cast(IO[bytes], gzip.GzipFile(fileobj=self.raw)) if packed else self.raw
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self.raw.close()
-        if isinstance(error, EOFError | gzip.BadGzipFile):
-            raise CorpusError(
-                f"{self.path} is damaged ({error}); expected a complete gzip file. Fetch it again."
+                f"{path} is damaged ({error}); expected a complete gzip file. Fetch it again."
             ) from error
 
 

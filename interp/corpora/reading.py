@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import numbers
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,7 @@ def _refuse(given: Any) -> None:
             f"a {type(given).__name__} with {tried} is no corpus: expected documents in a fixed order. "
             "Pass one of its values (one split of a data set), or [record] for a single record."
         )
-    if isinstance(given, Set):
+    if isinstance(given, set | frozenset):
         raise CorpusError("a set has no order, and a corpus needs one: pass sorted(texts).")
     if hasattr(given, "iloc") and hasattr(given, "columns"):
         raise CorpusError(
