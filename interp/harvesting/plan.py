@@ -127,7 +127,7 @@ def _way(
 ) -> tuple[Literal["isolated", "padded", "joined"], tuple[str, ...]]:
     """How texts share rows; each stands alone where the model does not keep them apart."""
     if asked.packing in ("padded", "joined"):
-        return asked.packing, ()  # type: ignore[return-value]
+        return asked.packing, ()
     if asked.packing == "auto" and before.get("packing") == "padded":
         return "padded", ()
     why = packs(model, sites.sites, context=asked.context)

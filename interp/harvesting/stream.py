@@ -60,12 +60,8 @@ class ActivationStream:
         )
 
     @property
-    def sites(self) -> tuple[str, ...]:
-        return tuple(self.asked.named)
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of one token's activation at each site."""
+    def sites(self) -> dict[str, tuple[int, ...]]:
+        """For each site the shape of one token's activation."""
         return self.asked.named
 
     @property
@@ -120,9 +116,9 @@ class StreamBatches(IterableDataset[Rows], Iterator[Rows]):
         widest = source.how.rows * source.how.context
         room = (source.buffer if shuffle else size) + widest
         self._held = Reservoir(
-            source.shapes, _checked(source, room), source.dtype, device=source.model.device
+            source.sites, _checked(source, room), source.dtype, device=source.model.device
         )
-        self._landing = Landing.of(source.shapes, widest, source.dtype, device=source.model.device)
+        self._landing = Landing.of(source.sites, widest, source.dtype, device=source.model.device)
         self._cursor, self._kept = Cursor(), 0
         self._coming: Iterator[PackedBatch] | None = None
 
@@ -245,7 +241,7 @@ def stream(
         SiteError: a site that does not exist or has no value for each token.
         CorpusError: the corpus cannot be read.
     """
-    kind = dtype or str(model.dtype).removeprefix("torch.")
+    kind: Any = dtype or str(model.dtype).removeprefix("torch.")
     asked = Asked(kind, context, tokens, batch, seed, packing, bos, special, None)
     if buffer < 1:
         raise RunError(f"buffer={buffer}; expected 1 or more rows.")

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from interp.corpora.corpus import Corpus
 from interp.corpora.forecast import Forecast as Counted
 from interp.corpora.forecast import forecast as counted
-from interp.corpora.packing import Packing, pack
+from interp.corpora.packing import pack
 from interp.corpora.reading import read
 from interp.harvesting.forecast import Forecast, check_disk, working_memory
 from interp.harvesting.plan import Asked, Dtype, PackingName, Plan, settle
@@ -140,12 +140,10 @@ def harvested(
 ) -> tuple[ActivationStore, Tally]:
     """The store, and what this call ran for it."""
     start, ranks = time.perf_counter(), Ranks.current()
-    size = counted(
-        corpus, model.tokens, Packing(context=asked.context, bos=asked.bos, special=asked.special)
-    )
+    plan = settle(model, corpus, sites, asked, out)
+    size = counted(corpus, model.tokens, plan.how)
     if size.kept == 0 and size.exact:
         raise nothing_to_keep(corpus)
-    plan = settle(model, corpus, sites, asked, out)
     with ExitStack() as stack:
         writer = _opened(stack, ranks, out, plan, resume)
         if writer.manifest.complete:

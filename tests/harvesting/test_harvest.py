@@ -149,7 +149,7 @@ def test_a_corpus_that_only_looks_the_same_is_refused(demo, tmp_path):
         harvest(demo, lambda: iter([*texts[1:], texts[0]]), tmp_path / "s")
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818
     """What stops a harvest in these tests."""
 
 
@@ -198,9 +198,7 @@ def test_it_says_what_it_will_take(demo, corpus, tmp_path, capsys):
     harvest(demo, corpus, tmp_path / "s", progress=None)
     told = capsys.readouterr().err
     n = len(interp.ActivationStore.open(tmp_path / "s"))
-    assert (
-        f"harvest L1.mlp.input, L1.mlp_out, L2.z, L0.resid_post of 'demo' on demo (seed 3" in told
-    )
+    assert "harvest L1.mlp.input, L1.mlp_out, L2.z, L0.resid_post of 'demo' on demo (seed 3" in told
     assert f": {n:,} tokens; disk" in told
     for word in ("MiB of", "free; memory", "tokens/s", f"{n:,} rows from"):
         assert word in told
