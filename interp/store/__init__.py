@@ -12,6 +12,5 @@ folder has the same bytes however it came about::
 
 :mod:`rows` is what goes in and comes out, :mod:`files` writes a file whole or not at all,
 :mod:`manifest` and :mod:`shard` are the two kinds of file, :mod:`writer` fills a store under its
-:mod:`lock`, and
-:mod:`verify` finds what has happened to one since.
+:mod:`lock`, and :mod:`verify` finds what has happened to one since.
 """

@@ -9,7 +9,7 @@ order that leaves nothing half done:
 4. the folder that now names it is forced to the disk.
 
 Killed before 3 there is only a temporary, which the next writer removes; after 3 the file is whole.
-The bytes are hashed in a second thread while they are written.
+The bytes are hashed in a second thread while they are written and forced to the disk.
 
 Source: Pillai et al. 2014, "All File Systems Are Not Created Equal", OSDI (why 2 and 4 are needed).
 """
@@ -136,12 +136,12 @@ def _write(path: Path, parts: Sequence[memoryview]) -> str:
     descriptor = os.open(path, flags, 0o666)
     try:
         with ThreadPoolExecutor(1) as hashing:
+            hashed = hashing.map(digest.update, parts)
             for piece in _pieces(parts):
-                hashed = hashing.submit(digest.update, piece)
                 while piece:
                     piece = piece[os.write(descriptor, piece) :]
-                hashed.result()
-        os.fsync(descriptor)
+            os.fsync(descriptor)
+            list(hashed)
     finally:
         os.close(descriptor)
     return digest.hexdigest()

@@ -25,14 +25,14 @@ def acquire(folder: Path) -> FileLock:
         StoreError: somebody else has it, in this process or another, or it cannot be locked.
     """
     lock = FileLock(folder / LOCK, thread_local=False)
-    try:
-        with telling(folder / LOCK):
+    with telling(folder / LOCK):
+        try:
             lock.acquire(blocking=False)
-    except Timeout as error:
-        raise StoreError(
-            f"another process is writing {str(folder)!r} (or this one, elsewhere). Wait until it "
-            "is done, or harvest into another folder."
-        ) from error
+        except Timeout as error:
+            raise StoreError(
+                f"another process is writing {str(folder)!r} (or this one, elsewhere). Wait until "
+                "it is done, or harvest into another folder."
+            ) from error
     return lock
 
 

@@ -113,4 +113,4 @@ def read_header(path: Path) -> dict[str, Any]:
 
 def _raw(tensor: Tensor) -> memoryview:
     """A tensor's bytes, not copied if they lie in one piece."""
-    return tensor.detach().reshape(-1).view(torch.uint8).numpy().data
+    return tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data
