@@ -149,6 +149,24 @@ def test_tokenizer_keeps_its_settings(llama_like_tokenizer):
     assert settings() == before
 
 
+def test_rows_are_encoded_as_one_by_one_at_any_length(tokens, words):
+    texts = [FRANCE, "", COAST * 20]
+    rows = tokens.encode_rows(texts)
+    assert rows[0] == tokens.encode(FRANCE).ids[0].tolist()
+    assert rows[1] == []
+    assert len(rows[2]) > tokens.n_ctx
+    assert tokens.encode_rows(texts[:1], bos=False) == [rows[0][1:]]
+    assert words.encode_rows([FRANCE]) == words.encode(FRANCE).ids.tolist()
+    with pytest.raises(PromptError, match="bos=True, but .* has no BOS token"):
+        words.encode_rows([FRANCE], bos=True)
+
+
+def test_an_unknown_word_in_a_long_text_is_shown_with_what_stands_before_it(words):
+    with pytest.raises(PromptError, match="not in the vocabulary, after") as caught:
+        words.encode_rows([f"{FRANCE} " * 500 + "Rome"])
+    assert len(str(caught.value)) < 600
+
+
 def test_chat_template_only_when_asked_and_bos_once(llama, tokens):
     ids = llama.encode(FRANCE, chat=True).ids[0].tolist()
     assert llama.to_string(ids) == f"<s>[user] {FRANCE}"

@@ -21,14 +21,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 
 from interp.errors import CorpusError
 
 __all__ = ["Corpus", "Document", "chain", "weight"]
 
 #: Text, or token ids that are taken as they are.
-Document = str | Int[np.ndarray, " token"]
+Document = str | Integer[np.ndarray, " _token"]
 
 _AT_ONCE = 1 << 20  # ids hashed at a time, so that a memory map is never read whole
 

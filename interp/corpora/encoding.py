@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 
 from interp.corpora.corpus import Corpus, Document, chain, weight
 from interp.corpora.packed import Cursor
@@ -43,7 +43,7 @@ class Encoded:
     """
 
     number: int
-    ids: Int[np.ndarray, " token"]
+    ids: Integer[np.ndarray, " token"]
     offset: int
     bos: int | None
     before: str
@@ -135,7 +135,7 @@ def _groups(reads: Iterator[_Read]) -> Iterator[list[_Read]]:
 
 def _ids(
     group: list[_Read], tokens: Tokenization, bos: bool | None
-) -> Iterator[Int[np.ndarray, " token"]]:
+) -> Iterator[Integer[np.ndarray, " token"]]:
     """The token ids of some documents."""
     texts = [read for read in group if isinstance(read.document, str)]
     rows = iter(_tokenised(texts, tokens, bos))
@@ -164,7 +164,9 @@ def _tokenised(texts: list[_Read], tokens: Tokenization, bos: bool | None) -> li
         raise CorpusError(str(error)) from error
 
 
-def _check_vocabulary(number: int, ids: Int[np.ndarray, " token"], tokens: Tokenization) -> None:
+def _check_vocabulary(
+    number: int, ids: Integer[np.ndarray, " token"], tokens: Tokenization
+) -> None:
     if not len(ids):
         return
     least, greatest = int(ids.min()), int(ids.max())

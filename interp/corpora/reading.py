@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 from torch import Tensor
 
 from interp.corpora.corpus import Corpus, Document, chain, weight
@@ -131,7 +131,7 @@ def _listed(given: Sequence[Any], field: str, *, name: str | None = None) -> Cor
     )
 
 
-def _array(array: Int[np.ndarray, "*row pos"]) -> Corpus:
+def _array(array: Integer[np.ndarray, "*row pos"]) -> Corpus:
     """Rows of token ids, never copied as a whole."""
     if array.dtype.kind not in "iu" or array.ndim not in (1, 2) or not array.size:
         raise CorpusError(
@@ -153,7 +153,7 @@ def _array(array: Int[np.ndarray, "*row pos"]) -> Corpus:
     )
 
 
-def _rows(batch: TokenBatch) -> list[Int[np.ndarray, " pos"]]:
+def _rows(batch: TokenBatch) -> list[Integer[np.ndarray, " pos"]]:
     if batch.segments is not None:
         raise CorpusError(
             "these rows are packed already: several texts share one. Pass the texts themselves."

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 
 from interp.corpora.corpus import Document
 from interp.corpora.records import TOKEN_FIELDS, column_of, document_of
@@ -33,7 +33,7 @@ def array_shape(path: Path) -> tuple[int, int]:
     return rows, width
 
 
-def _array(path: Path) -> Int[np.ndarray, "row pos"]:
+def _array(path: Path) -> Integer[np.ndarray, "row pos"]:
     """The token ids of a file; one row stands alone."""
     try:
         read = _npy if path.suffix.lower() == ".npy" else _safetensors

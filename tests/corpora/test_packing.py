@@ -259,6 +259,12 @@ def test_a_small_corpus_is_counted_and_a_large_one_told_from_its_beginning(token
     assert not told.exact
     assert told.kept == pytest.approx(exact.kept, rel=0.05)
     assert told.forwarded == pytest.approx(exact.forwarded, rel=0.05)
+    long = read([" ".join(SENTENCES * 100), np.full(10**5, 5)])
+    exact, told = (forecast(long, tokens, Packing(), sample=n) for n in (10**6, 3000))
+    assert not told.exact
+    assert exact.exact
+    ids = read(np.full((1, 10**5), 5))
+    assert forecast(ids, tokens, Packing(), sample=4000).kept == pytest.approx(10**5, rel=0.01)
     assert forecast(read(iter(SENTENCES)), tokens, Packing()).kept is None
 
 

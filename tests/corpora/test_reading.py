@@ -68,7 +68,7 @@ def test_arrays_tensors_batches_and_prompts():
     assert again(read(batch)) == [[5, 6], [7]]
     model = interp.load("demo")
     pairs = interp.prompts.capitals(model, n=3, seed=0)
-    texts = [model.to_string(ids) for ids in read(pairs).documents()]
+    texts = [model.to_string(ids.tolist()) for ids in read(pairs).documents()]
     assert texts == [model.to_string(pairs.clean.ids[i][pairs.clean.mask[i]]) for i in range(3)]
     assert read(pairs).name == pairs.name
 
