@@ -20,6 +20,12 @@ from tests.store.small import add, contents, fill, plan, rows
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The files of the store that had room enough."""
+    return contents(fill(tmp_path_factory.mktemp("whole") / "store"))
+
+
 @pytest.fixture
 def refusing(monkeypatch):
     """Let os.write answer an error from its n-th call on, after half of what it was given."""
@@ -43,23 +49,24 @@ def refusing(monkeypatch):
     monkeypatch.undo()
 
 
+FULL = r"disk is full \([\d,]+ bytes free\).*Make room and run the same call again"
+
+
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "n", "shards", "told"),
     [
-        (
-            errno.ENOSPC,
-            r"disk is full \([\d,]+ bytes free\).*Make room and run the same call again",
-        ),
-        (errno.EDQUOT, "quota is used up.*Make room"),
-        (errno.EFBIG, "larger than is allowed"),
-        (errno.EIO, "could not be written.*error"),
+        (errno.ENOSPC, 1, 0, FULL),  # the manifest
+        (errno.ENOSPC, 9, 0, FULL),  # the first record
+        (errno.ENOSPC, 12, 1, FULL),  # the second shard
+        (errno.ENOSPC, 45, 6, FULL),  # the manifest at the end
+        (errno.EDQUOT, 12, 1, "quota is used up.*Make room"),
+        (errno.EFBIG, 12, 1, "larger than is allowed"),
+        (errno.EIO, 12, 1, "could not be written.*error"),
     ],
 )
-@pytest.mark.parametrize("n", [1, 9, 12, 45])
 def test_a_refused_write_is_told_and_the_store_resumes(
-    tmp_path, refusing, monkeypatch, code, told, n
+    tmp_path, refusing, monkeypatch, whole, code, n, shards, told
 ):
-    whole = contents(fill(tmp_path / "whole"))
     refusing(code, n)
     with pytest.raises(StoreError, match=told) as caught:
         fill(tmp_path / "store")
@@ -68,12 +75,12 @@ def test_a_refused_write_is_told_and_the_store_resumes(
     monkeypatch.undo()
     left = contents(tmp_path / "store")
     assert not [name for name in left if name.startswith(".")]
-    shards = {name: content for name, content in left.items() if name.endswith(".safetensors")}
-    assert shards == {name: whole[name] for name in shards}
-    assert len(shards) == {1: 0, 9: 0, 12: 1, 45: 6}[n]  # manifest, first record, second shard, end
+    kept = {name: content for name, content in left.items() if name.endswith(".safetensors")}
+    assert kept == {name: whole[name] for name in kept}
+    assert len(kept) == shards
     if n > 1:
         assert verify(tmp_path / "store").ok
-        assert len(read_records(tmp_path / "store")) == len(shards)
+        assert len(read_records(tmp_path / "store")) == shards
     assert contents(fill(tmp_path / "store")) == whole
 
 
@@ -100,7 +107,7 @@ def test_a_folder_that_may_not_be_written(tmp_path):
         Writer.open(place, plan())
 
 
-def test_a_real_disk_runs_full(tmp_path):
+def test_a_real_disk_runs_full(tmp_path, whole):
     """On a tmpfs of its own, where this system lets a test mount one."""
     mount = "mount -t tmpfs -o size=512k none"
     for unshare in (["unshare", "-m"], ["unshare", "-Urm"]):
@@ -118,5 +125,4 @@ def test_a_real_disk_runs_full(tmp_path):
     assert "the disk is full" in seen["told"]
     assert 0 < len(seen["before"]["recorded"]) < 6
     assert seen["before"]["kinds"] == []
-    whole = contents(fill(tmp_path / "whole"))
     assert {name: bytes.fromhex(content) for name, content in seen["after"].items()} == whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -62,6 +63,19 @@ def test_what_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, step
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_disks_that_cannot_force_a_folder_are_written_all_the_same(tmp_path, monkeypatch):
+    real = os.fsync
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_new(tmp_path / "a", [b"abc"])
+    assert (tmp_path / "a").read_bytes() == b"abc"
 
 
 def test_temporaries_are_told_from_files(tmp_path):
