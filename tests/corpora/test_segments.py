@@ -62,6 +62,7 @@ def test_masks_and_positions_of_packed_rows():
     assert batch.rows([1]).segments.tolist() == [[0, -1, -1, -1, -1]]
 
 
+@pytest.mark.bad_input
 def test_segments_of_another_shape_and_continuations_are_refused():
     ids = torch.ones(1, 3, dtype=torch.long)
     with pytest.raises(PromptError, match=r"segments have shape \[1, 2\], expected \[1, 3\]"):
