@@ -20,6 +20,7 @@ from interp.engine.spots import Spot
 from interp.engine.where import Picked, Tail, Where
 from interp.runs.execute import forward
 from interp.taps.anatomy import Anatomy
+from interp.taps.offload import offloaded
 from interp.token_batch import TokenBatch
 
 __all__ = ["why_no_paths", "why_not"]
@@ -48,6 +49,8 @@ def why_not(anatomy: Anatomy) -> str | None:
     hooked = next((name for name, m in anatomy.decoder.named_modules() if _foreign(m)), None)
     if hooked is not None:
         return f"{hooked!r} has a hook of its own, which would see part of the positions only"
+    if offloaded(anatomy.hf):
+        return "some of its weights are offloaded by its device_map"
     return _reason(anatomy)
 
 

@@ -28,6 +28,7 @@ from interp.runs.plan import resolve
 from interp.sites import POINTS
 from interp.taps.anatomy import Anatomy
 from interp.taps.norms import gamma
+from interp.taps.offload import device_of, fetched
 from interp.token_batch import TokenBatch
 
 __all__ = ["Level", "Report", "check"]
@@ -108,7 +109,7 @@ def _tokens(anatomy: Anatomy) -> TokenBatch:
     width = min(8, anatomy.n_ctx or 8)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, vocabulary, (2, width), generator=generator)
-    return TokenBatch.of(ids.to(next(anatomy.hf.parameters()).device))
+    return TokenBatch.of(ids.to(device_of(anatomy.hf)))
 
 
 def _repeatable(anatomy: Anatomy, batch: TokenBatch) -> Tensor:
@@ -266,8 +267,9 @@ def _affine(anatomy: Anatomy, name: str, normalized: Tensor) -> Tensor:
     out = []
     for block, x in zip(anatomy.blocks, normalized, strict=True):
         norm: Any = getattr(block, name)
-        bias = getattr(norm, "bias", None)
-        out.append(x * gamma(norm, anatomy.family.norm_offset) + (0 if bias is None else bias))
+        gain, bias = gamma(norm, anatomy.family.norm_offset), fetched(norm, "bias")
+        gain = gain.to(x.device) if isinstance(gain, Tensor) else gain
+        out.append(x * gain + (0 if bias is None else bias.to(x.device)))
     return torch.stack(out)
 
 

@@ -28,6 +28,7 @@ from interp.runs.memory import Estimate, estimate
 from interp.runs.plan import Save, resolve
 from interp.sites import POINTS, Site
 from interp.taps.anatomy import Anatomy, dissect
+from interp.taps.offload import device_of, state_of
 from interp.token_batch import TokenBatch
 from interp.tokens import Tokenization
 
@@ -108,7 +109,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        return next(self.hf.parameters()).device
+        return device_of(self.hf)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -143,7 +144,7 @@ class Model:
             ).digest()
 
         with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock
-            parts = list(pool.map(digest, sorted(self.hf.state_dict().items())))
+            parts = list(pool.map(digest, sorted(state_of(self.hf).items())))
         self._hashed.update(state=state, hash=hashlib.sha256(b"".join(parts)).hexdigest())
         return str(self._hashed["hash"])
 

@@ -52,6 +52,7 @@ from interp.models.layer_weights import LayerWeights, absent
 from interp.models.readonly import read_only
 from interp.taps.anatomy import Anatomy
 from interp.taps.families import FAMILIES
+from interp.taps.offload import offloaded
 
 __all__ = ["LayerWeights", "Weights"]
 
@@ -62,6 +63,13 @@ class Weights:
 
     anatomy: Anatomy
     is_folded: bool = False
+
+    def __post_init__(self) -> None:
+        if offloaded(self.anatomy.hf):
+            raise ModelError(
+                f"some weights of this {self.anatomy.name} are offloaded by its device_map, so there is "
+                "nothing to view: load it onto devices that hold all of it."
+            )
 
     def __repr__(self) -> str:
         kind = ", folded" if self.is_folded else ""

@@ -11,6 +11,7 @@ import torch
 from interp.errors import BudgetError
 from interp.sites import Site
 from interp.taps.anatomy import Anatomy
+from interp.taps.offload import device_of
 
 __all__ = ["SMALL", "Estimate", "as_text", "available", "elements_of", "estimate", "needs"]
 
@@ -81,7 +82,7 @@ def estimate(
         anatomy, rows=rows, width=width, save=save, logit_positions=logit_positions,
         d_vocab=d_vocab, grad=grad,
     )  # fmt: skip
-    return Estimate(kept, per_row, available(next(anatomy.hf.parameters()).device), rows)
+    return Estimate(kept, per_row, available(device_of(anatomy.hf)), rows)
 
 
 def needs(

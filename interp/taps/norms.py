@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from interp.taps.offload import fetched
 __all__ = ["centres", "gamma", "normalise", "tap_norm"]
 
 Fn = Callable[[Tensor], Tensor]
@@ -34,7 +35,7 @@ def centres(norm: nn.Module) -> bool:
 
 def gamma(norm: nn.Module, offset: int) -> Float[Tensor, " d_model"] | float:
     """The factor after the division: ``weight``, ``1 + weight``, or 1 if there is none."""
-    weight = getattr(norm, "weight", None)
+    weight = fetched(norm, "weight")
     if weight is None:
         return 1.0
     return weight.to(torch.promote_types(weight.dtype, torch.float32)) + offset

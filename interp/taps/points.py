@@ -28,6 +28,7 @@ from interp.taps.anatomy import Anatomy, Block
 from interp.taps.attention import tapped_attention
 from interp.taps.hooks import Fn, Hooks, shift
 from interp.taps.norms import tap_norm
+from interp.taps.offload import fetched
 
 __all__ = ["Key", "tapped"]
 
@@ -182,13 +183,13 @@ def _result(hooks: Hooks, block: Block, fn: Fn) -> None:
     In families with a norm after attention this is what enters that norm.
     """
     anatomy, o = hooks.anatomy, _given(block.o)
-    weight: Any = o.weight
-    rows = weight if type(o).__name__ == "Conv1D" else weight.T  # [head * d_head, d_model]
-    w_o = rows.unflatten(0, (anatomy.n_heads, anatomy.d_head))
     factor = 1.0 if block.norm_after_attn else anatomy.residual_multiplier
 
     def split(z: Tensor, out: Tensor) -> Tensor:
         z = z.unflatten(-1, (anatomy.n_heads, anatomy.d_head))
+        weight: Any = fetched(o, "weight")
+        rows = weight if type(o).__name__ == "Conv1D" else weight.T  # [head * d_head, d_model]
+        w_o = rows.unflatten(0, (anatomy.n_heads, anatomy.d_head))
         per_head = torch.einsum("bphe,hed->bphd", z, w_o) * factor
         return shift(out, per_head, fn, lambda change: change.sum(-2) / factor)
 
