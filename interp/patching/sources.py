@@ -1,5 +1,7 @@
 """What is put in: the other run's values, zeros, a mean, another prompt's values, noise, a tensor.
 
+A mapping from sites to tensors gives each site its own: means over a corpus, for example.
+
 A source answers one question: which value stands at a given spot? Values of other
 runs are read once, for all layers of a sweep, before the first cell runs.
 """
@@ -7,13 +9,14 @@ runs are read once, for all layers of a sweep, before the first cell runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from interp.engine.spots import Cell, Spot, Values
-from interp.errors import RunError
+from interp.errors import RunError, SiteError, nearest
 from interp.models.model import Model
 from interp.prompts.prompts import Prompts
 from interp.runs.edits import Edit, Noise
@@ -27,7 +30,7 @@ __all__ = ["Direction", "Side", "Source", "edited_side", "pick_direction", "read
 Side = Literal["clean", "corrupted"]
 Direction = Literal["denoise", "noise"]
 Named = Literal["clean", "corrupted", "mean", "zero", "resample", "noise"]
-Source = Named | Tensor | Edit | None
+Source = Named | Tensor | Mapping[str, Tensor] | Edit | None
 _NAMES = ("clean", "corrupted", "mean", "zero", "resample", "noise")
 
 
@@ -50,7 +53,7 @@ def pick_direction(direction: Direction | None, source: Source, prompts: Prompts
             f"source={named!r}; expected one of {', '.join(_NAMES)}, a tensor, or an edit such as "
             "interp.Noise(std=0.1)."
         )
-    given = source is None or named is not None or isinstance(source, Tensor)
+    given = source is None or named is not None or isinstance(source, Tensor | Mapping)
     if not given and (isinstance(source, type) or not callable(source)):
         raise RunError(
             f"source={source!r}; expected one of {', '.join(_NAMES)}, a tensor, "
@@ -81,7 +84,9 @@ def pick_direction(direction: Direction | None, source: Source, prompts: Prompts
 def read_side(source: Source, direction: Direction) -> Side | None:
     """The side whose activations the source needs; None if it needs none of these prompts'."""
     own: Side = "corrupted" if direction == "denoise" else "clean"
-    if isinstance(source, Tensor) or (isinstance(source, str) and source in ("zero", "mean")):
+    if isinstance(source, Tensor | Mapping) or (
+        isinstance(source, str) and source in ("zero", "mean")
+    ):
         return None
     if source is None or (isinstance(source, str) and source in ("clean", "corrupted")):
         return "clean" if direction == "denoise" else "corrupted"
@@ -107,6 +112,8 @@ def values_of(
     """
     if isinstance(source, Tensor):
         return lambda spot: source
+    if isinstance(source, Mapping):
+        return _by_site(source, model.device)
     if source == "zero":
         return lambda spot: torch.zeros(())
     if source == "mean":
@@ -120,6 +127,21 @@ def values_of(
     if source == "noise" or callable(source):
         return _edited(values, own, None if source == "noise" else source, seed)
     return lambda spot: read(values[spot.site.whole], spot.site, spot.columns)
+
+
+def _by_site(source: Mapping[str, Tensor], device: torch.device) -> Values:
+    """Each site's own tensor, whatever the position."""
+
+    def value(spot: Spot) -> Tensor:
+        name = str(replace(spot.site, position=None))
+        try:
+            return source[name].to(device)
+        except KeyError:
+            raise SiteError(
+                f"source= has no value for {name!r}; nearest: {nearest(name, source)}."
+            ) from None
+
+    return value
 
 
 def _read_all(

@@ -14,7 +14,7 @@ Nanda 2024 (arXiv:2404.15255) for the two directions.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import index
 from pathlib import Path
 from typing import Any, Literal
@@ -91,7 +91,8 @@ def patch(
             ``"zero"``, ``"mean"`` (of ``reference``, column by column), ``"resample"`` (of
             another prompt of the same run, by seed), ``"noise"`` (the run's own value plus
             Gaussian noise of the site's own standard deviation, by seed), an edit of the run's
-            own value such as ``interp.Noise(std=0.1)``, or a tensor that broadcasts to the cell.
+            own value such as ``interp.Noise(std=0.1)``, a tensor that broadcasts to the cell, or
+            a mapping from sites to such tensors (``interp.surveys.means(...)``).
         positions: ``"each"`` column, ``"all"`` at once, a name that the prompts define, a
             number, or a list of those. None: the site's own ``@position``; else each column
             for sites on the residual stream and in the MLP, all at once for heads.
@@ -253,6 +254,9 @@ def source_text(source: Source) -> str | None:
     """A source, for the record."""
     if isinstance(source, Tensor):
         return _fingerprint(source)
+    if isinstance(source, Mapping):
+        joined = torch.cat([source[site].detach().float().cpu().flatten() for site in source])
+        return f"{len(source)} sites, {_fingerprint(joined)}"
     return source if source is None or isinstance(source, str) else repr(source)
 
 

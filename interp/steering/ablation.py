@@ -14,7 +14,7 @@ Every ablation is a sweep of ``interp.patch`` and runs on its engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -28,6 +28,7 @@ from interp.models.model import Model
 from interp.patching.cells import Positions, Sites
 from interp.patching.result import PatchResult
 from interp.patching.run import Engine
+from interp.patching.sources import Source
 from interp.patching.verb import patch
 from interp.prompts.prompts import Prompts
 from interp.runs.execute import execute
@@ -45,7 +46,7 @@ def ablate(
     sites: Sites,
     *,
     method: Method | None = None,
-    reference: Inputs | None = None,
+    reference: Inputs | Mapping[str, Tensor] | None = None,
     metric: str | Metric | Callable[..., Tensor] | None = None,
     positions: Positions = None,
     window: int = 1,
@@ -75,7 +76,8 @@ def ablate(
             the mean where a reference is given, else resample. The result's title and its
             ``provenance.call["source"]`` say which.
         reference: prompts to average over, column by column or at named positions. The evaluated
-            prompts themselves are used only if you pass them here.
+            prompts themselves are used only if you pass them here. Or means that are known: a mapping
+            from site to mean, such as ``interp.surveys.means(store, "L*.mlp_out")`` over a corpus.
         metric: as in :func:`interp.patch`. None: ``logit_diff`` where there are foils, else ``log_prob``
             of the answers.
         positions, window, batch, engine, resume, progress: as in :func:`interp.patch`.
@@ -89,10 +91,14 @@ def ablate(
         SiteError, PromptError, MetricError: as in :func:`interp.patch`.
     """
     asked = asked_of(model, prompts, answers, foils)
-    source = _method(method, reference, asked)
+    source: Source = _method(method, reference, asked)
     if metric is None:
         metric = default_metric(asked)
-    means = None if reference is None else _reference(model, reference)
+    means = None
+    if isinstance(reference, Mapping):
+        source = reference
+    elif reference is not None:
+        means = _reference(model, reference)
     return patch(
         model, asked, sites, metric=metric, direction="noise", source=source, reference=means,
         positions=positions, window=window, seed=seed, batch=batch, engine=engine, resume=resume,

@@ -54,18 +54,22 @@ class Bins:
     ) -> Bins:
         """These numbers counted too; ``wanted`` leaves some out."""
         x = x.double()
-        wanted = torch.ones_like(x, dtype=torch.bool) if wanted is None else wanted
-        least = self.least.minimum(x.masked_fill(~wanted, torch.inf).amin(0))
-        most = self.most.maximum(x.masked_fill(~wanted, -torch.inf).amax(0))
+        least, most = self._ends(x, wanted)
         n_bins = self.counts.shape[1]
         exponent = _fitting(least, most, n_bins)
         low = _multiple(least, exponent)
         counts = self._widened(exponent, low)
-        place = _multiple(x, exponent) - low
-        line = torch.arange(len(low), device=x.device).expand_as(place)
-        flat = (line * n_bins + place)[wanted]
+        first = torch.arange(len(low), device=x.device) * n_bins - low
+        place = _multiple(x, exponent) + first
+        flat = place.flatten() if wanted is None else place[wanted]
         counts = counts + flat.bincount(minlength=counts.numel()).view_as(counts)
         return Bins(counts, exponent, low, least, most)
+
+    def _ends(self, x: Tensor, wanted: Tensor | None) -> tuple[Tensor, Tensor]:
+        low, high = (x, x) if wanted is None else (
+            x.masked_fill(~wanted, torch.inf), x.masked_fill(~wanted, -torch.inf)
+        )  # fmt: skip
+        return self.least.minimum(low.amin(0)), self.most.maximum(high.amax(0))
 
     def _widened(self, exponent: Tensor, low: Tensor) -> Int[Tensor, "line bin"]:
         """The counts in wider bins, which begin at another edge."""
@@ -101,8 +105,10 @@ def _multiple(
     x: Float[Tensor, "*row line"], exponent: Int[Tensor, " line"]
 ) -> Int[Tensor, "*row line"]:
     """The last edge at or below each number, as a multiple of its line's width."""
-    finite = x.nan_to_num(0.0, 0.0, 0.0)  # lines that hold nothing yet
-    return torch.ldexp(finite, -exponent.expand_as(finite)).floor().long()
+    per_unit = torch.ldexp(
+        torch.ones_like(exponent, dtype=torch.float64), -exponent.clamp(min=-900)
+    )
+    return (x * per_unit).floor().nan_to_num(0.0, 0.0, 0.0).long()  # inf: a line that holds nothing
 
 
 def _fitting(least: Tensor, most: Tensor, n_bins: int) -> Int[Tensor, " line"]:

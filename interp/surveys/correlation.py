@@ -5,7 +5,8 @@ neurons and features across layers, models and dictionaries (Li et al. 2016, arX
 Gurnee et al. 2024, arXiv:2401.12181). Among millions of pairs some are large by chance, and tokens of
 one document are not independent. So the same pass pairs each token of ``a`` with a token of another
 document in ``b``, ``shift`` rows earlier: the series keep their own structure, and only what links them
-is gone. What is found there is what chance gives.
+is gone. What is found there is what chance gives. In texts of one template it is nearly as much as
+the finding: whatever follows the position goes together with whatever else does.
 
 Sums are merged chunk by chunk around their own means (Chan, Golub & LeVeque 1979), in float64.
 """

@@ -24,7 +24,7 @@ _CHARACTER = 0.602 * _FONT / 72  # inches, of the monospaced font
 _LEFT, _RIGHT = 46, 26  # characters beside the middle
 
 
-def concordance(passages: Sequence[Passage], *, title: str) -> Figure:
+def concordance(passages: Sequence[Passage], *, title: str, unit: str = "activation") -> Figure:
     """One line for each passage, its own token in the middle; red is positive, blue negative."""
     top = max(abs(v) for p in passages for v in p.values) or 1.0
     width = 1.55 + (_LEFT + _RIGHT) * _CHARACTER
@@ -42,7 +42,7 @@ def concordance(passages: Sequence[Passage], *, title: str) -> Figure:
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         axes.set_title(wrapped(title, width - 0.6))
-        figure.colorbar(colours, ax=axes, pad=0.01, shrink=0.9).set_label("activation", fontsize=8)
+        figure.colorbar(colours, ax=axes, pad=0.01, shrink=0.9).set_label(unit, fontsize=8)
     return figure
 
 
@@ -100,11 +100,12 @@ def distributions(
             axes.axvline(value, color=PALETTE[5], linewidth=1, linestyle="--", label=label)
         if tall:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(lambda height, _: f"{height:g}")
         else:
             axes.set_ylim(bottom=0)
         axes.set_xlabel(x_name)
         axes.set_ylabel(y_name)
-        axes.set_title(wrapped(title, WIDTH - 0.4))
+        axes.set_title(wrapped(title, 4.2))
         if len(density) > 1 or marks:
             axes.legend(frameon=False)
     return _figure

@@ -149,7 +149,9 @@ class Top:
             )
         if stop > start and self.sampled:
             lot = _lots(block.first + start, len(values), self.seed, values.device)
-            score = lot[:, None].expand_as(values).masked_fill(values == 0, -torch.inf)
+            own = _lots(0, max(state.numbers) + 1, self.seed + 1, values.device)
+            turned = (lot[:, None] + own[list(state.numbers)]) % 1  # else all units draw alike
+            score = turned.masked_fill(values == 0, -torch.inf)
             drawn = drawn.with_rows(block, score, start, before=self.window[0], per_document=False)
         spare = max(0, stop - self.window[0])
         return replace(

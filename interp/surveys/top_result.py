@@ -168,7 +168,9 @@ class TopExamples(Stored):
         if not passages:
             raise ResultError(f"{self.names[place]} has no examples to draw: it is never active.")
         return concordance(
-            passages, title=title or f"{self.names[place]}: strongest of {self.n_tokens:,} tokens"
+            passages,
+            title=title or f"{self.names[place]}: strongest of {self.n_tokens:,} tokens",
+            unit="length" if self.of == "norm" else "activation",
         )
 
     def _passages(self, place: int) -> list[Passage]:

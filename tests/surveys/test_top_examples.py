@@ -2,6 +2,7 @@
 
 import re
 
+import matplotlib.image
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from interp.surveys import TopExamples, kept, top_examples
 from interp.surveys import top as top_module
 from interp.surveys.top import Top, _lots
 from tests.surveys.rows import CUTS, Cut, synthetic
+from tests.views.browser import needs_browser, screenshot
 
 
 def by_hand(x, document, k, *, per_document):
@@ -241,6 +243,17 @@ def test_a_view_is_whole_and_escapes_what_it_shows(neurons, tmp_path):
     assert "&lt;b&gt;&amp;" in shown
     assert "\\u202eend\\n" in shown
     assert "\u202e" not in shown
+
+
+@needs_browser
+def test_the_strongest_token_is_the_reddest_on_the_page(neurons, tmp_path):
+    path = neurons.view(7).save(tmp_path / "a.html")
+    picture = matplotlib.image.imread(screenshot(path, tmp_path, height=420))
+    red = picture[..., 0] - picture[..., 2]
+    rows = (red > 0.3).any(1)
+    starts = int((rows[1:] & ~rows[:-1]).sum())
+    assert starts >= 4  # a passage each
+    assert float(red.max()) > 0.4
 
 
 def test_a_concordance_is_drawn(neurons):
