@@ -1,8 +1,8 @@
 """Whether a model honours several texts in one row, shown on the model at hand.
 
 Packed rows come with a mask of who may attend to whom and with positions counted anew in each text.
-Some families do not take such a mask (ALiBi), and some replace it by one of their own (a sliding
-window shorter than the text). So before packing, three random texts in one row and one that fills
+Some families do not take such a mask (ALiBi), and one that is not known yet may read it in its own
+way. So before packing, three random texts in one row and one that fills
 the context are compared with the same texts in rows of their own.
 """
 
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.errors import InterpError
+from interp.errors import RunError
 from interp.models.model import Model
 from interp.runs.execute import execute
 from interp.sites import Site
@@ -30,10 +30,10 @@ def packs(model: Model, sites: tuple[Site, ...], *, context: int) -> str | None:
     batch = _packed(texts).to(model.device)
     try:
         together = execute(model.anatomy, batch, save=sites, logits="none", rows_at_once=2).cache
-    except (InterpError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # a family's own code met a mask that it does not know
-        return f"{model.anatomy.name} does not take a mask for packed rows ({error})"
+    except RunError as error:
+        return str(error)
+    except (ValueError, TypeError) as error:  # a family's own code met a mask that it does not know
+        return f"{model.anatomy.name} does not take a mask of packed rows ({error})"
     for number, text in enumerate(texts):
         one = TokenBatch.of(text[None].to(model.device))
         alone = execute(model.anatomy, one, save=sites, logits="none").cache

@@ -105,6 +105,10 @@ def _read(
     if inputs is None:
         return None, None
     batch = tokens.take(inputs, bos=bos, pad=pad)
+    if batch.segments is not None:
+        raise PromptError(
+            "rows that several texts are packed into are no prompts: give each text a row of its own."
+        )
     if TokenBatch.given(inputs) is not None:
         return None, batch
     return (inputs,) if isinstance(inputs, str) else tuple(inputs), batch  # type: ignore[arg-type]

@@ -65,7 +65,9 @@ class Cache(Mapping[str, Tensor]):
         tensors = [self._one(single) for single in sites]
         if site.layer is None or site.layer.single:
             return tensors[0]
-        return torch.stack([x.to(tensors[0].device) for x in tensors])  # of layers on several devices
+        return torch.stack(
+            [x.to(tensors[0].device) for x in tensors]
+        )  # of layers on several devices
 
     def _one(self, site: Site) -> Tensor:
         if site in self._tensors:

@@ -17,6 +17,7 @@ from interp.prompts.positions import resolve_columns
 from interp.runs.cache import Cache
 from interp.runs.edits import Edit
 from interp.runs.memory import SMALL, Estimate, available, needs
+from interp.runs.packing_mask import packing_mask
 from interp.runs.plan import Columns, Save, chain, edit_pairs, functions_of, resolve
 from interp.sites import Site
 from interp.taps.anatomy import Anatomy
@@ -210,12 +211,11 @@ def forward(anatomy: Anatomy, batch: TokenBatch, *, last: bool = False) -> Tenso
     """
     kwargs: dict[str, Any] = {}
     if batch.segments is not None:
-        kwargs["attention_mask"] = _mask_of(anatomy, batch)
+        kwargs["attention_mask"] = packing_mask(anatomy, batch)
     elif batch.padded:
         kwargs["attention_mask"] = batch.mask.long()
-    if kwargs:
-        if "position_ids" in anatomy.forward_takes:
-            kwargs["position_ids"] = batch.position_ids()
+    if kwargs and "position_ids" in anatomy.forward_takes:
+        kwargs["position_ids"] = batch.position_ids()
     if not last:
         return anatomy.hf(input_ids=batch.ids, **kwargs).logits
     column = batch.column(-1)
@@ -225,13 +225,6 @@ def forward(anatomy: Anatomy, batch: TokenBatch, *, last: bool = False) -> Tenso
     wanted, place = column.unique(return_inverse=True)
     out = anatomy.hf(input_ids=batch.ids, logits_to_keep=wanted, **kwargs).logits
     return out[rows, place][:, None]
-
-
-def _mask_of(anatomy: Anatomy, batch: TokenBatch) -> Float[Tensor, "batch one pos key"]:
-    """What is added to the scores of packed rows: 0 where a token may attend, else the least number."""
-    dtype = next(anatomy.hf.parameters()).dtype
-    mask = torch.zeros(*batch.ids.shape, batch.ids.shape[1], dtype=dtype, device=batch.ids.device)
-    return mask.masked_fill_(~batch.may_attend(), torch.finfo(dtype).min)[:, None]
 
 
 def _stop_before(functions: dict[Key, Edit], layer: int) -> None:

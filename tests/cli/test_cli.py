@@ -32,6 +32,8 @@ def test_help_names_every_command():
         "lens",
         "heads",
         "train-demo",
+        "harvest",
+        "store",
     ):
         assert name in text
 

@@ -24,7 +24,10 @@ def offloaded(tmp_path_factory):
     places = {f"gpt_neox.{name}": "cpu" for name in names} | {"lm_head": "cpu"}
     places |= {f"gpt_neox.layers.{i}": "disk" if i in (1, 2) else "cpu" for i in range(4)}
     hf = AutoModelForCausalLM.from_pretrained(
-        folder, device_map=places, offload_folder=tmp_path_factory.mktemp("disk"), dtype=torch.float32
+        folder,
+        device_map=places,
+        offload_folder=tmp_path_factory.mktemp("disk"),
+        dtype=torch.float32,
     )
     assert any(p.device.type == "meta" for p in hf.parameters())
     return interp.load(hf, tokenizer=AutoTokenizer.from_pretrained(folder))
@@ -32,11 +35,16 @@ def offloaded(tmp_path_factory):
 
 def test_every_site_is_proven_and_has_the_same_values(plain, offloaded):
     assert offloaded.report().proven == plain.report().proven
-    one, two = (m.run("The capital of France is", save=["all", "L*.result"][0]) for m in (plain, offloaded))
+    one, two = (
+        m.run("The capital of France is", save=["all", "L*.result"][0]) for m in (plain, offloaded)
+    )
     assert torch.equal(one.logits, two.logits)
     for site in one.cache:
         assert torch.equal(one.cache[site], two.cache[site]), site
-    heads = [m.run("The capital of Peru is", save="L*.result").cache["L*.result"] for m in (plain, offloaded)]
+    heads = [
+        m.run("The capital of Peru is", save="L*.result").cache["L*.result"]
+        for m in (plain, offloaded)
+    ]
     assert torch.equal(*heads)
 
 
@@ -56,8 +64,12 @@ def test_its_activations_are_harvested(plain, offloaded, tmp_path):
 
 
 def test_sweeps_take_the_plain_path_and_weights_are_not_viewed(plain, offloaded):
-    pairs = [m.prompts("The capital of France is", "The capital of Japan is") for m in (plain, offloaded)]
-    one, two = (interp.patch(m, p, "L*.resid_pre") for m, p in zip((plain, offloaded), pairs, strict=True))
+    pairs = [
+        m.prompts("The capital of France is", "The capital of Japan is") for m in (plain, offloaded)
+    ]
+    one, two = (
+        interp.patch(m, p, "L*.resid_pre") for m, p in zip((plain, offloaded), pairs, strict=True)
+    )
     assert two.engine.startswith("plain")
     torch.testing.assert_close(one.values, two.values, atol=1e-5, rtol=1e-5)
     with pytest.raises(ModelError, match="are offloaded by its device_map"):
