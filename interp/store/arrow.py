@@ -1,4 +1,4 @@
-"""Stores to and from SAELens's cached activations: Hugging Face data sets of whole contexts.
+"""Stores as SAELens's cached activations: Hugging Face data sets of whole contexts.
 
 SAELens trains on a data set with one column for each hook, ``Array2D(context, d_in)``, and
 ``token_ids`` beside it, ``context`` tokens in a row. What lies in one row does not matter to it: it
@@ -24,31 +24,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from interp.corpora.packed import Cursor
-from interp.errors import InterpError, StoreError, warn
+from interp.errors import StoreError, warn
 from interp.progress import Bar
-from interp.results import versions
 from interp.sites import Site
 from interp.store.asking import Sites, site_names
 from interp.store.files import make_folder, write_new
-from interp.store.manifest import Manifest
 from interp.store.rows import Rows
 from interp.store.shard import COLUMNS
-from interp.store.writer import Writer
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from interp.store.store import ActivationStore
 
-__all__ = ["from_datasets", "to_datasets"]
+__all__ = ["NAMES", "pieces", "to_datasets"]
 
 _PIECE = 2**26  # bytes of activations at a time
 _FILE = 2**29  # bytes of activations in one Arrow file
-_TOKENS = "token_ids"
-_NAMES = {"tokens": _TOKENS, "document": "document", "position": "position"}
+#: What a data set calls a shard's columns.
+NAMES = {"tokens": "token_ids", "document": "document", "position": "position"}
 
 
 def to_datasets(
@@ -90,7 +85,7 @@ def to_datasets(
     per_row = context * sum(widths.values()) * (2 if kind == "float16" else 4)
     tables = (
         _table(store.rows(slice(a * context, b * context), sites=names), hooks, context, features)
-        for a, b in _pieces(n, max(1, _PIECE // per_row))
+        for a, b in pieces(n, max(1, _PIECE // per_row))
     )
     if path is None:
         return _in_memory(tables, features)
@@ -109,65 +104,6 @@ def to_datasets(
     }
     write_new(folder / "state.json", [json.dumps(state, indent=2).encode()])
     return load_from_disk(str(folder))
-
-
-def from_datasets(
-    dataset: Dataset | str | Path,
-    out: str | Path,
-    *,
-    model: Any = None,
-    dtype: str | None = None,
-    rows_per_shard: int = 2**16,
-    progress: bool | None = None,
-) -> ActivationStore:
-    """A store with the rows of a data set of SAELens's format; resumed where it was broken off.
-
-    Args:
-        dataset: the data set, or the folder that it was saved to.
-        out: the store's folder.
-        model: the model that it was made with. The data set does not say; without it the store is
-            of an unknown model, which no other agrees with.
-        dtype: of the store; None: the data set's.
-        rows_per_shard: about how many rows a shard has; whole contexts.
-        progress: show a bar; None: where a person can see it.
-
-    Documents and positions are those of the store that it came from where it has such columns;
-    else each row of the data set counts as a document of its own, its first token at position 0.
-
-    Raises:
-        StoreError: it is no such data set; ``out`` holds something else.
-    """
-    from datasets import Dataset, load_from_disk
-
-    from interp.store.store import ActivationStore
-
-    data = dataset if isinstance(dataset, Dataset) else load_from_disk(str(dataset))
-    sites, context, kind = _read_features(data)
-    per_shard = max(1, rows_per_shard // context)
-    manifest = Manifest(
-        model="unknown" if model is None else model.name,
-        weights_hash="unknown" if model is None else model.weights_hash,
-        sites={site: (width,) for site, (_, width) in sites.items()},
-        pairs=(),
-        dtype=kind if dtype is None else dtype,
-        corpus={"kind": "activations", "fingerprint": data._fingerprint, "rows": len(data)},
-        layout={"context": context, "batch": 1, "packing": "given", "bos": None, "special": True,
-                "batches_per_shard": per_shard},
-        tokens=None,
-        seed=0,
-        versions=versions(),
-    )  # fmt: skip
-    shards = list(_pieces(len(data), per_shard))
-    with Writer.open(out, manifest) as writer, Bar(
-        total=len(shards), what="from Arrow", show=progress, least=4
-    ) as bar:  # fmt: skip
-        for index, (first, last) in enumerate(shards):
-            if index not in writer.done:
-                rows = _rows(data, first, last, sites, context, getattr(torch, manifest.dtype))
-                writer.write(index, rows, end=Cursor(last, 0, ""), forwarded=0)
-            bar.advance()
-        writer.finish(len(shards))
-    return ActivationStore.open(out)
 
 
 def _whole_contexts(store: ActivationStore, context: int) -> int:
@@ -201,7 +137,7 @@ def _features(widths: Mapping[str, int], context: int, kind: str) -> Any:
 
     columns = {hook: Array2D((context, width), kind) for hook, width in widths.items()}
     kinds = {name: str(dtype).removeprefix("torch.") for name, dtype in COLUMNS.items()}
-    tracks = {_NAMES[n]: Sequence(Value(kind), length=context) for n, kind in kinds.items()}
+    tracks = {NAMES[n]: Sequence(Value(kind), length=context) for n, kind in kinds.items()}
     return Features({**columns, **tracks})
 
 
@@ -223,7 +159,7 @@ def _table(rows: Rows, hooks: Mapping[str, str], context: int, features: Any) ->
         columns[hook] = pa.ExtensionArray.from_storage(kind, outer.cast(kind.storage_type))
     for name in COLUMNS:
         values = pa.array(getattr(rows, name).numpy())
-        columns[_NAMES[name]] = pa.FixedSizeListArray.from_arrays(values, context)
+        columns[NAMES[name]] = pa.FixedSizeListArray.from_arrays(values, context)
     return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
@@ -233,7 +169,7 @@ def _steps(n: int, size: int) -> Any:
     return pa.array(np.arange(0, (n + 1) * size, size, dtype=np.int32))
 
 
-def _pieces(n: int, size: int) -> Iterator[tuple[int, int]]:
+def pieces(n: int, size: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + size, n)) for start in range(0, n, size))
 
 
@@ -279,70 +215,3 @@ def _write_files(folder: Path, tables: Iterator[Any], per_file: int, bar: Bar) -
     for name, last in zip(names, final, strict=True):
         os.replace(folder / name, folder / last)  # noqa: PTH105
     return final
-
-
-def _read_features(data: Any) -> tuple[dict[str, tuple[str, int]], int, str]:
-    """For each site its column and width; the context; the dtype."""
-    from datasets import Array2D
-
-    columns = {name: kind for name, kind in data.features.items() if isinstance(kind, Array2D)}
-    contexts = {kind.shape[0] for kind in columns.values()}
-    kinds = {kind.dtype for kind in columns.values()}
-    if len(contexts) != 1 or len(kinds) != 1 or not len(data):
-        raise StoreError(
-            f"a data set with {len(data)} rows and the columns {dict(data.features)}; expected "
-            "SAELens's cached activations: a column Array2D(context, d_in) for each hook, of one "
-            "context and dtype, and 'token_ids'."
-        )
-    sites = {}
-    for name, kind in columns.items():
-        try:
-            sites[str(Site.parse(name))] = (name, int(kind.shape[1]))
-        except InterpError as error:
-            raise StoreError(f"the column {name!r} is no hook: {error}") from error
-    return sites, int(contexts.pop()), str(kinds.pop())
-
-
-def _rows(
-    data: Any,
-    first: int,
-    last: int,
-    sites: Mapping[str, tuple[str, int]],
-    context: int,
-    dtype: torch.dtype,
-) -> Rows:
-    """Rows of the store from rows of the data set."""
-    table = data.with_format("arrow")[first:last]
-    count = (last - first) * context
-
-    def column(name: str, otherwise: Tensor) -> Tensor:
-        if name not in table.column_names:
-            return otherwise
-        return torch.from_numpy(_flat(table.column(name)).copy()).to(otherwise.dtype)
-
-    tensors = {
-        site: torch.from_numpy(_flat(table.column(name)).copy()).view(count, width).to(dtype)
-        for site, (name, width) in sites.items()
-    }
-    each = torch.arange(count)
-    return Rows(
-        tensors,
-        tokens=column(_TOKENS, torch.full((count,), -1, dtype=torch.int32)),
-        document=column("document", first + each // context),
-        position=column("position", (each % context).int()),
-    )
-
-
-def _flat(column: Any) -> Any:
-    """All numbers of a nested column, one after another."""
-    parts = [_numbers(chunk) for chunk in column.chunks]
-    return np.concatenate(parts) if len(parts) > 1 else parts[0]
-
-
-def _numbers(chunk: Any) -> Any:
-    import pyarrow as pa
-
-    values = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
-    while not pa.types.is_primitive(values.type):
-        values = values.flatten()
-    return values.to_numpy(zero_copy_only=False)

@@ -1,17 +1,11 @@
 """Means, variances and norms of a store's sites, in one pass and without cancellation.
 
-Activations may have a mean of 10⁴ and a spread of 10⁻³. Sums of squares in float32 would say
-nothing about the spread, so each piece of rows is centred on its own mean in float64, and pieces are
-merged by the difference of their means::
-
-    M₂(A∪B) = M₂(A) + M₂(B) + (mean_B - mean_A)² n_A n_B / (n_A + n_B)
-
+Each piece of rows is centred in float64 and merged with those before (:mod:`interp.store.moments`).
 Norms are of a row as one vector (heads side by side). Their histogram has eight bins for each factor
 of two, so that a median is right to within 9% and a handful of massive activations are seen, without
 keeping any norm.
 
-Source: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation 2.1
-(pairwise); Sun et al. 2024, arXiv:2402.17762 (massive activations).
+Source: Sun et al. 2024, arXiv:2402.17762 (massive activations).
 """
 
 from __future__ import annotations
@@ -31,6 +25,7 @@ from interp.progress import Bar
 from interp.results import Provenance, read_file, versions, write_file
 from interp.runs.memory import as_text, available
 from interp.store.asking import Sites, site_names
+from interp.store.moments import BINS, LOWEST, PER_OCTAVE, RowMoments
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,12 +33,9 @@ if TYPE_CHECKING:
 
     from interp.store.store import ActivationStore
 
-__all__ = ["Moments", "Statistics", "stats"]
+__all__ = ["Statistics", "stats"]
 
 _PIECE = 2**22  # numbers in float64 at a time: 32 MiB
-_PER_OCTAVE = 8
-_LOWEST = -64  # norms below 2^-64, zero among them, share the first bin
-_BINS = 128 * _PER_OCTAVE
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -95,8 +87,8 @@ class Statistics:
         if not 0 <= q <= 1:
             raise ResultError(f"q={q}; expected a share from 0 to 1.")
         share = self.norm_histogram.double().cumsum(-1) / self.count
-        bins = (share < q).sum(-1).clamp(max=_BINS - 1)
-        middle = 2.0 ** ((bins.double() + 0.5) / _PER_OCTAVE + _LOWEST)
+        bins = (share < q).sum(-1).clamp(max=BINS - 1)
+        middle = 2.0 ** ((bins.double() + 0.5) / PER_OCTAVE + LOWEST)
         return torch.minimum(middle, self.norm_max) if q < 1 else self.norm_max
 
     def to_frame(self) -> DataFrame:
@@ -123,20 +115,28 @@ class Statistics:
         )
 
     def plot(self, *, title: str | None = None) -> Figure:
-        """How norms are spread at each site: shares of rows, norms on a scale of factors of two."""
+        """How norms are spread at each site: shares of rows, norms on a scale of factors of two.
+
+        Rows of zeros are not drawn.
+        """
         from interp.figures.style import PALETTE, canvas
 
-        used = self.norm_histogram.sum(0).nonzero().flatten()
-        low, high = int(used.min()), int(used.max()) + 1
-        edges = [2.0 ** (b / _PER_OCTAVE + _LOWEST) for b in range(low, high + 1)]
+        drawn = self.norm_histogram.clone()
+        drawn[:, 0] = 0  # rows of zeros have no place on this scale
+        used = drawn.sum(0).nonzero().flatten().tolist() or [-LOWEST * PER_OCTAVE]
+        low, high = used[0] // PER_OCTAVE, used[-1] // PER_OCTAVE + 1
+        bins = slice(low * PER_OCTAVE, high * PER_OCTAVE)
+        edges = [low + i / PER_OCTAVE for i in range((high - low) * PER_OCTAVE + 1)]
+        ticks = range(low, high + 1, -(-(high - low) // 9))
         with canvas(5.5, 3.0) as (figure, axes):
             for i, site in enumerate(self.sites):
-                share = (self.norm_histogram[i, low:high].double() / self.count).tolist()
+                share = (drawn[i, bins].double() / self.count).tolist()
+                style = ("-", "--", ":")[i // len(PALETTE) % 3]
                 axes.stairs(share, edges, label=site, color=PALETTE[i % len(PALETTE)],
-                            linestyle=("-", "--", ":")[i // len(PALETTE) % 3], linewidth=1.3)  # fmt: skip
-            axes.set_xscale("log", base=2)
+                            linestyle=style, linewidth=1.3)  # fmt: skip
+            axes.set_xticks(list(ticks), [f"{2.0 ** (octave + LOWEST):.4g}" for octave in ticks])
             axes.set_xlabel("norm of a row")
-            axes.set_ylabel("share of rows")
+            axes.set_ylabel("share of rows in a bin")
             axes.set_title(title or f"Norms of {self.count:,} rows")
             axes.set_ylim(bottom=0)
             axes.legend(frameon=False, fontsize=7, ncols=1 + len(self.sites) // 9)
@@ -167,67 +167,6 @@ class Statistics:
                 fields[name] = x
         fields["sites"], fields["count"] = tuple(meta["sites"]), meta["count"]
         return cls(provenance=Provenance(**meta["provenance"]), **fields)
-
-
-class Moments:
-    """Count, mean and summed squares of rows that come in pieces; all in float64.
-
-    Args:
-        d: coordinates of a row.
-        covariance: sum the products of all pairs of coordinates too, d × d numbers.
-    """
-
-    def __init__(self, d: int, *, covariance: bool = False) -> None:
-        self.count = 0
-        self.mean = torch.zeros(d, dtype=torch.float64)
-        self.squares = torch.zeros((d, d) if covariance else d, dtype=torch.float64)
-
-    def add(self, x: Float[Tensor, "row d"]) -> None:
-        """Take in some rows."""
-        if not len(x):
-            return
-        x = x.double()
-        mean = x.mean(0)
-        x = x - mean
-        shift = mean - self.mean
-        total = self.count + len(x)
-        weight = self.count * len(x) / total
-        if self.squares.ndim == 2:
-            self.squares.addmm_(x.T, x).addr_(shift, shift, alpha=weight)
-        else:
-            self.squares += x.square().sum(0) + shift.square() * weight
-        self.mean += shift * (len(x) / total)
-        self.count = total
-
-    @property
-    def variance(self) -> Float[Tensor, " d"]:
-        """Of each coordinate, n - 1 below."""
-        squares = self.squares.diagonal() if self.squares.ndim == 2 else self.squares
-        return squares / (self.count - 1) if self.count > 1 else torch.full_like(squares, torch.nan)
-
-
-@dataclass(eq=False, repr=False)
-class _Site:
-    """What is counted at one site while rows come by."""
-
-    rows: Moments
-    norms: Moments
-    norm_max: Tensor
-    histogram: Tensor
-
-    @classmethod
-    def of(cls, d: int, *, covariance: bool) -> _Site:
-        none = torch.zeros((), dtype=torch.float64)
-        return cls(Moments(d, covariance=covariance), Moments(1), none, torch.zeros(_BINS).long())
-
-    def add(self, x: Float[Tensor, "row d"]) -> None:
-        x = x.double()
-        self.rows.add(x)
-        norms = x.norm(dim=-1)
-        self.norms.add(norms[:, None])
-        self.norm_max = torch.maximum(self.norm_max, norms.max())
-        bins = ((norms.log2() - _LOWEST) * _PER_OCTAVE).clamp(0, _BINS - 1).long()
-        self.histogram += torch.bincount(bins, minlength=_BINS)
 
 
 def stats(
@@ -263,7 +202,7 @@ def stats(
         )
     width = {name: prod(store.sites[name]) for name in names}
     _check_room(width, covariance)
-    found = {name: _Site.of(width[name], covariance=covariance) for name in names}
+    found = {name: RowMoments.of(width[name], covariance=covariance) for name in names}
     size = max(1, min(count, _PIECE // max(1, sum(width.values()))))
     order = {"shuffle": None} if rows is None else {"shuffle": "rows", "seed": seed}
     left = count
@@ -291,7 +230,7 @@ def _result(
     store: ActivationStore,
     names: tuple[str, ...],
     count: int,
-    found: Mapping[str, _Site],
+    found: Mapping[str, RowMoments],
     provenance: Provenance,
 ) -> Statistics:
     shapes = {name: store.sites[name] for name in names}

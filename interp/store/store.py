@@ -23,7 +23,6 @@ from torch import Tensor
 from interp.corpora.reading import read
 from interp.errors import StoreError
 from interp.store.asking import Sites, row_numbers, site_names, spans, tokens_named
-from interp.store.batches import Batches, Order, Reading, Shuffle
 from interp.store.lookup import Lookup
 from interp.store.manifest import Manifest, read_manifest, read_records
 from interp.store.maps import Maps
@@ -32,6 +31,7 @@ from interp.store.shard import COLUMNS
 from interp.tokens import Tokenization
 
 if TYPE_CHECKING:
+    from interp.store.batches import Batches, Shuffle
     from interp.store.statistics import Statistics
 
 __all__ = ["ActivationStore"]
@@ -148,8 +148,8 @@ class ActivationStore:
 
     def at(
         self,
-        document: int | Int[Tensor, " n"],
-        position: int | Int[Tensor, " n"],
+        document: int | Sequence[int] | Int[Tensor, " documents"] | Int[ndarray, " documents"],
+        position: int | Sequence[int] | Int[Tensor, " positions"] | Int[ndarray, " positions"],
         *,
         sites: Sites = None,
     ) -> Rows:
@@ -157,7 +157,9 @@ class ActivationStore:
         return self._read(self.find(document, position).numpy(), sites)
 
     def find(
-        self, document: int | Int[Tensor, " n"], position: int | Int[Tensor, " n"]
+        self,
+        document: int | Sequence[int] | Int[Tensor, " documents"] | Int[ndarray, " documents"],
+        position: int | Sequence[int] | Int[Tensor, " positions"] | Int[ndarray, " positions"],
     ) -> Int[Tensor, " n"]:
         """The row numbers of some tokens.
 
@@ -242,6 +244,8 @@ class ActivationStore:
         Raises:
             StoreError: an option is out of range, or the store has not one batch, or lacks a site.
         """
+        from interp.store.batches import Batches, Order, Reading
+
         order = Order.of(
             len(self), size, seed=seed, shuffle=shuffle, block=block, drop_last=drop_last
         )
@@ -264,8 +268,8 @@ class ActivationStore:
 
     @classmethod
     def from_datasets(cls, dataset: Any, out: str | Path, **options: Any) -> ActivationStore:
-        """A store from SAELens's format; see :func:`interp.store.arrow.from_datasets`."""
-        from interp.store.arrow import from_datasets
+        """A store from SAELens's format; see :func:`interp.store.arrow_reading.from_datasets`."""
+        from interp.store.arrow_reading import from_datasets
 
         return from_datasets(dataset, out, **options)
 

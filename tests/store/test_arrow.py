@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from interp.errors import StoreError
-from interp.store import arrow
+from interp.store import arrow, arrow_reading
 from interp.store.store import ActivationStore
 from tests.store.reading import same, table, write
 
@@ -131,7 +131,7 @@ def test_rows_that_do_not_fill_a_context_are_told(made):
 def test_a_broken_off_conversion_is_resumed(made, tmp_path, monkeypatch):
     _, store = made
     data = store.to_datasets(tmp_path / "a")
-    real, calls = arrow._rows, []
+    real, calls = arrow_reading._rows, []
 
     def dies(*args):
         calls.append(args)
@@ -139,7 +139,7 @@ def test_a_broken_off_conversion_is_resumed(made, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(arrow, "_rows", dies)
+    monkeypatch.setattr(arrow_reading, "_rows", dies)
     with pytest.raises(KeyboardInterrupt):
         ActivationStore.from_datasets(data, tmp_path / "b", rows_per_shard=CONTEXT * 4)
     assert not ActivationStore.open(tmp_path / "b").complete

@@ -6,8 +6,9 @@ import torch
 
 from interp.errors import BudgetError, ResultError, StoreError
 from interp.store import statistics
+from interp.store.moments import Moments
 from interp.store.rows import Rows
-from interp.store.statistics import Moments, Statistics
+from interp.store.statistics import Statistics
 from tests.store.reading import table, write
 
 
@@ -150,8 +151,8 @@ def test_what_has_no_statistics_says_so(tmp_path, monkeypatch):
         store.stats("L9.z")
     with pytest.raises(StoreError, match=r"statistics of 0 rows; this store has 0"):
         write(tmp_path / "none", table(40), skip=(0,)).stats()
-    with pytest.raises(ResultError, match=r"q=2; expected a share from 0 to 1"):
-        store.stats().norm_quantile(2)
+    with pytest.raises(ResultError, match=r"q=2.0; expected a share from 0 to 1"):
+        store.stats().norm_quantile(2.0)
     x = torch.ones(60, 4)
     x[33, 2] = torch.inf
     broken = write(tmp_path / "t", with_values(L0_mlp_out=x))

@@ -66,6 +66,7 @@ def test_some_sites(made):
         ActivationStore.open(store.folder, sites=["L2.z"])
 
 
+@pytest.mark.bad_input
 def test_a_row_that_is_not_there(made):
     _, store = made
     with pytest.raises(StoreError, match=r"there is no row 150: this store has 150 rows"):
