@@ -37,7 +37,7 @@ class Bins:
 
     @classmethod
     def empty(cls, lines: int, bins: int, device: torch.device) -> Bins:
-        def full(value: float, dtype: torch.dtype, *more: int) -> Tensor:
+        def full(value: int | float, dtype: torch.dtype, *more: int) -> Tensor:
             return torch.full((lines, *more), value, dtype=dtype, device=device)
 
         return cls(

@@ -101,11 +101,9 @@ class Correlate:
         )
         return replace(self, readings=readings)
 
-    @property
     def reads(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(reading.whole for reading in self.readings))
 
-    @property
     def call(self) -> dict[str, Any]:
         a, b = (reading.call for reading in self.readings)
         return {"verb": "correlation", "a": a, "b": b, "of": self.of, "shift": self.shift}

@@ -117,7 +117,7 @@ class Histograms(Stored):
         })  # fmt: skip
 
     def plot(self, names: str | Sequence[str] | None = None, *, title: str | None = None) -> Figure:
-        """The distributions of some lines, as shares of their numbers, on a logarithmic height.
+        """The distributions of some lines as densities, on a logarithmic height: each area is 1.
 
         Args:
             names: which; None: all.
@@ -135,25 +135,22 @@ class Histograms(Stored):
             else list(names)
         )
         places = [self._place(name) for name in asked]
-        edges = self.edges.numpy()
-        shares = {
-            name: self.counts[i].numpy() / max(1, int(self.numbers[i]))
-            for name, i in zip(asked, places, strict=True)
-        }
-        used = {n: np.trim_zeros(s) for n, s in shares.items()}
-        starts = {n: int(np.flatnonzero(s)[0]) if s.any() else 0 for n, s in shares.items()}
-        cut = {
-            n: edges[i, starts[n] : starts[n] + len(used[n]) + 1]
-            for n, i in zip(asked, places, strict=True)
-        }
+        edges, heights = {}, {}
+        for name, i in zip(asked, places, strict=True):
+            held = self.counts[i].nonzero().flatten().tolist() or [0]
+            used = slice(held[0], held[-1] + 1)
+            per_unit = int(self.numbers[i]) * float(self.resolution[i])
+            heights[name] = self.counts[i, used].numpy() / per_unit
+            edges[name] = self.edges[i, used.start : used.stop + 1].numpy()
         zero = float(self.zeros[places].sum() / self.numbers[places].sum())
-        of = "‖activation‖" if self.of == "norm" else "activation"
-        beside = f"; {zero:.1%} are zero" + (", not shown" if self.scale == "log" else "")
+        what = "‖activation‖" if self.of == "norm" else "activation"
+        log = self.scale == "log"
         return distributions(
-            cut, used, tall=True,
-            title=(title or f"how activations are distributed ({self.n_tokens:,} tokens)") + beside,
-            x_name=f"log10 |{of}|".replace("|‖", "‖").replace("‖|", "‖") if self.scale == "log" else of,
-            y_name="share of numbers in a bin",
+            edges, heights, tall=True,
+            title=(title or f"how activations are distributed ({self.n_tokens:,} tokens)")
+            + f"; {zero:.1%} are zero" + ", not shown" * log,
+            x_name=f"log10 {what if self.of == 'norm' else '|activation|'}" if log else what,
+            y_name="share of numbers per " + ("decade" if log else "unit of activation"),
         )  # fmt: skip
 
     def plot_density(self, *, title: str | None = None) -> Figure:

@@ -86,11 +86,9 @@ class Histogram:
         )
         return replace(self, readings=readings)
 
-    @property
     def reads(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(reading.whole for reading in self.readings))
 
-    @property
     def call(self) -> dict[str, Any]:
         units = (
             self.units

@@ -58,7 +58,7 @@ class Kept:
 
     @classmethod
     def empty(cls, units: int, k: int, window: int, device: torch.device) -> Kept:
-        def full(value: float, dtype: torch.dtype, *more: int) -> Tensor:
+        def full(value: int | float, dtype: torch.dtype, *more: int) -> Tensor:
             return torch.full((units, k, *more), value, dtype=dtype, device=device)
 
         return cls(

@@ -210,20 +210,18 @@ class Mean:
     def on(self, sites: Sequence[str]) -> Mean:
         return replace(self, sites=expand(self.sites, sites))
 
-    @property
     def reads(self) -> tuple[str, ...]:
         assert isinstance(self.sites, tuple)  # on() has been called
         return tuple(map(str, self.sites))
 
-    @property
     def call(self) -> dict[str, Any]:
-        return {"verb": "means", "sites": list(self.reads), "by_position": self.by_position}
+        return {"verb": "means", "sites": list(self.reads()), "by_position": self.by_position}
 
     def update(self, state: _State | None, rows: Rows) -> _State:
-        parts = [rows[site].flatten(1) for site in self.reads]
+        parts = [rows[site].flatten(1) for site in self.reads()]
         fresh = tuple(Moments.of(x) for x in parts)
         if state is None:
-            shapes = tuple(tuple(rows[site].shape[1:]) for site in self.reads)
+            shapes = tuple(tuple(rows[site].shape[1:]) for site in self.reads())
             state = _State(fresh, *self._none(parts), shapes)
         else:
             pairs = zip(state.moments, fresh, strict=True)
@@ -255,7 +253,7 @@ class Mean:
             alone = (state.sums / state.counts[:, None]).cpu()  # 0 / 0 is NaN
         count = state.moments[0].count
         return Means(
-            sites=self.reads,
+            sites=self.reads(),
             shapes=state.shapes,
             mean=torch.cat([m.mean for m in state.moments]).cpu(),
             std=torch.cat([(m.squares / count).sqrt() for m in state.moments]).cpu(),

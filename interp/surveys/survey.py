@@ -8,7 +8,7 @@ each chunk, so a pass that is interrupted in the middle of a chunk still has the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -21,6 +21,7 @@ from interp.surveys.source import Digest, Source, chunks, opened, origin
 __all__ = ["Plan", "survey"]
 
 
+@runtime_checkable
 class Plan(Protocol):
     """A question to rows of activations."""
 
@@ -32,12 +33,10 @@ class Plan(Protocol):
         """
         ...
 
-    @property
     def reads(self) -> tuple[str, ...]:
         """The sites it reads, once it is :meth:`on` a source."""
         ...
 
-    @property
     def call(self) -> dict[str, Any]:
         """Its parameters as JSON values, for the record."""
         ...
@@ -86,7 +85,7 @@ def survey(
         )
     source = opened(source)
     placed = [plan.on(tuple(source.sites)) for plan in plans]
-    sites = tuple(dict.fromkeys(site for plan in placed for site in plan.reads))
+    sites = tuple(dict.fromkeys(site for plan in placed for site in plan.reads()))
     seen: tuple[int, Digest, list[Any]] = (0, Digest(), [None] * len(placed))
     total = min(tokens or 2**62, len(source)) if hasattr(source, "__len__") else tokens  # type: ignore[arg-type]
     try:
@@ -104,7 +103,7 @@ def survey(
     if not n:
         raise RunError("this source has no rows: nothing was surveyed. Is the corpus empty?")
     return tuple(
-        plan.result(state, origin(source, digest, **plan.call, tokens=n))
+        plan.result(state, origin(source, digest, **plan.call(), tokens=n))
         for plan, state in zip(placed, states, strict=True)
     )
 

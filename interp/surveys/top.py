@@ -88,7 +88,6 @@ class Top:
         )
         return replace(self, reading=reading.on(sites))
 
-    @property
     def reads(self) -> tuple[str, ...]:
         return (self._reading.whole,)
 
@@ -97,7 +96,6 @@ class Top:
         assert self.reading is not None  # on() has been called
         return self.reading
 
-    @property
     def call(self) -> dict[str, Any]:
         return {
             "verb": "top_examples", **self._reading.call, "k": self.k, "of": self.of,

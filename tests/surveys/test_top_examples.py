@@ -253,7 +253,7 @@ def test_the_strongest_token_is_the_reddest_on_the_page(neurons, tmp_path):
     rows = (red > 0.3).any(1)
     starts = int((rows[1:] & ~rows[:-1]).sum())
     assert starts >= 4  # a passage each
-    assert float(red.max()) > 0.4
+    assert float(red.max()) > 0.35  # the shade of the strongest
 
 
 def test_a_concordance_is_drawn(neurons):
