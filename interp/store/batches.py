@@ -81,12 +81,12 @@ class Order:
     ) -> Order:
         """An order with blocks of 128 rows, or of a quarter of a batch that is small."""
         _at_least_one("size", size)
+        keys(seed, 0, 1)
         if block is None and shuffle == "blocks":
             block = min(_BLOCK, -(-int(size) // 4))
         return cls(n, int(size), int(seed), shuffle, block, drop_last)
 
     def __post_init__(self) -> None:
-        keys(self.seed, 0, 1)
         if self.shuffle not in ("rows", "blocks", None):
             raise StoreError(f"shuffle={self.shuffle!r}; expected 'rows', 'blocks' or None.")
         _at_least_one("size", self.size)

@@ -250,7 +250,8 @@ class ActivationStore:
             len(self), size, seed=seed, shuffle=shuffle, block=block, drop_last=drop_last
         )
         names = self._names(sites)
-        where = None if device is None else torch.device(device)
+        # "cuda" is this thread's current GPU, which the thread that reads ahead does not know.
+        where = None if device is None else torch.empty(0, device=device).device
         reading = Reading(self._maps, order, names, dtype, where, part)
         return Batches(reading, epochs=epochs, prefetch=prefetch, identity=self._identity)
 

@@ -291,6 +291,7 @@ def test_options_out_of_range(made, tmp_path):
         ({"size": 8, "prefetch": -1}, r"prefetch=-1; expected how many batches"),
         ({"size": 8, "shuffle": "row"}, r"shuffle='row'; expected 'rows', 'blocks' or None"),
         ({"size": 8, "seed": -2}, r"seed=-2; expected a whole number, 0 or more"),
+        ({"size": 8, "seed": 0.5}, r"seed=0.5; expected a whole number, 0 or more"),
         ({"size": 8, "part": (0, 3)}, r"part=\(0, 3\) of batches of 8 rows; .* world divides"),
         ({"size": 8, "part": (2, 2)}, r"part=\(2, 2\)"),
         ({"size": 8, "block": 4}, r"block=4 with shuffle='rows': it is for 'blocks'"),
