@@ -117,7 +117,8 @@ class Histograms(Stored):
         })  # fmt: skip
 
     def plot(self, names: str | Sequence[str] | None = None, *, title: str | None = None) -> Figure:
-        """The distributions of some lines as densities, on a logarithmic height: each area is 1.
+        """The distributions of some lines as densities, on a logarithmic height: areas are shares of
+        each line's numbers.
 
         Args:
             names: which; None: all.
