@@ -12,6 +12,7 @@ from typing import Literal
 from jaxtyping import Int
 from torch import Tensor
 
+from interp.errors import PromptError
 from interp.prompts.alignment import check_aligned
 from interp.prompts.answers import Answers, answer_ids, answer_sets
 from interp.prompts.positions import Place, locate
