@@ -49,7 +49,7 @@ def packs(model: Model, sites: tuple[Site, ...], *, context: int) -> str | None:
     return None
 
 
-def _texts(model: Model, context: int) -> list[Int[Tensor, " pos"]]:
+def _texts(model: Model, context: int) -> list[Int[Tensor, " _pos"]]:
     """Three texts that share a row, and one that fills its row."""
     draw = torch.Generator().manual_seed(0)
     short = max(1, context // 4)
@@ -57,7 +57,7 @@ def _texts(model: Model, context: int) -> list[Int[Tensor, " pos"]]:
     return [torch.randint(model.d_vocab, (n,), generator=draw) for n in lengths]
 
 
-def _packed(texts: list[Int[Tensor, " pos"]]) -> TokenBatch:
+def _packed(texts: list[Int[Tensor, " _pos"]]) -> TokenBatch:
     """All texts but the last in one row, the last in another."""
     context = max(len(texts[-1]), sum(map(len, texts[:-1])))
     ids = torch.zeros(2, context, dtype=torch.long)

@@ -41,7 +41,7 @@ def packing_mask(anatomy: Anatomy, batch: TokenBatch) -> Mask | dict[str, Mask]:
     window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
     allowed = batch.may_attend()
     dtype = next(anatomy.hf.parameters()).dtype
-    if kinds and "sliding_attention" in kinds:
+    if window and kinds and "sliding_attention" in kinds:
         near = _near(allowed, window)
         return {
             kind: _added(near if kind == "sliding_attention" else allowed, dtype)

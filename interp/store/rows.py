@@ -40,9 +40,7 @@ class Rows:
             SiteError: these rows do not have it.
         """
         if site not in self.tensors:
-            raise SiteError(
-                f"these rows have no {site!r}; nearest: {nearest(site, self.tensors)}."
-            )
+            raise SiteError(f"these rows have no {site!r}; nearest: {nearest(site, self.tensors)}.")
         return self.tensors[site]
 
     def __repr__(self) -> str:
@@ -66,7 +64,10 @@ class Rows:
     ) -> Rows:
         """On another device; activations in another dtype."""
         return Rows(
-            {s: x.to(device=device, dtype=dtype, non_blocking=True) for s, x in self.tensors.items()},
+            {
+                s: x.to(device=device, dtype=dtype, non_blocking=True)
+                for s, x in self.tensors.items()
+            },
             *(x.to(device) for x in (self.tokens, self.document, self.position)),
         )
 

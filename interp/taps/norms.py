@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.taps.offload import fetched
+
 __all__ = ["centres", "gamma", "normalise", "tap_norm"]
 
 Fn = Callable[[Tensor], Tensor]
