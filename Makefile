@@ -2,7 +2,8 @@
 # make test   set up and run the tests         make proof      longer proofs (a second demo model)
 # make shapes the tests again, every tensor's shape checked
 # make train  train the shipped demo model     make notebooks  execute them in place
-# make bench  speed against peers           make bench-patch  sweeps against peers
+# make bench  speed against peers           make bench-patch    sweeps against peers
+#                                           make bench-harvest  harvesting, disk and reading
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +12,7 @@ SETUP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test shapes check proof train bench bench-patch notebooks clean setup
+.PHONY: demo test shapes check proof train bench bench-patch bench-harvest notebooks clean setup
 
 setup: $(SETUP)
 
@@ -43,6 +44,9 @@ train: $(SETUP)
 
 bench: $(SETUP)
 	$(BIN)/python bench/overhead.py
+
+bench-harvest: $(SETUP)
+	$(BIN)/python bench/harvest.py --update-readme
 
 bench-patch: $(SETUP)
 	$(BIN)/python bench/patch.py --json bench/patch.json --update-readme

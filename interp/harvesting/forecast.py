@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from interp.runs.execute import execute
 from interp.runs.memory import as_text, available, needs
 from interp.token_batch import TokenBatch
 
-__all__ = ["Forecast", "check_disk", "rows_that_fit", "speed", "working_memory"]
+__all__ = ["Forecast", "check_disk", "rows_that_fit", "speed", "that_runs", "working_memory"]
 
 #: Tokens in a batch where the user leaves it to us: beyond, a forward pass gets no faster for each.
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 32768, "mps": 8192}
@@ -81,7 +81,7 @@ def rows_that_fit(model: Model, asked: Wanted, context: int) -> int:
     Raises:
         BudgetError: a single row does not fit.
     """
-    device = _device(model)
+    device = model.device
     kept, work = needs(
         model.anatomy, rows=1, width=context, save=asked.sites, logit_positions=0, d_vocab=0,
         grad=False,
@@ -95,26 +95,38 @@ def rows_that_fit(model: Model, asked: Wanted, context: int) -> int:
     return max(1, min(TOKENS_AT_ONCE.get(device.type, 8192) // context, free // each))
 
 
-def speed(model: Model, asked: Wanted, how: Packing) -> tuple[Packing, float]:
-    """Tokens a second of the model on batches of this shape, smaller ones if they do not fit.
-
-    Returns:
-        The packing with as many rows as fit, and the tokens a second.
-    """
+def that_runs(model: Model, asked: Wanted, how: Packing) -> Packing:
+    """The same packing with as many rows as really run: half as many each time memory runs out."""
     while True:
-        ids = torch.zeros(how.rows, how.context, dtype=torch.long, device=model.device)
-        segments = torch.zeros_like(ids) if how.way == "isolated" else None
-        batch = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool), segments)
         try:
-            seconds = min(_seconds(model, asked, batch) for _ in range(2))
-            return how, ids.numel() / seconds
+            _run(model, asked, how)
+            return how
         except torch.OutOfMemoryError:
             if how.rows == 1:
                 raise
-            how = Packing(**{**vars(how), "rows": how.rows // 2})
+            how = replace(how, rows=how.rows // 2)
 
 
-def _seconds(model: Model, asked: Wanted, batch: TokenBatch) -> float:
+def speed(model: Model, asked: Wanted, how: Packing) -> float:
+    """Tokens a second of the model on full batches of this shape.
+
+    Raises:
+        BudgetError: such a batch does not fit in memory.
+    """
+    try:
+        return how.rows * how.context / min(_run(model, asked, how) for _ in range(2))
+    except torch.OutOfMemoryError as error:
+        raise BudgetError(
+            f"a batch of {how.rows} rows of {how.context} tokens does not fit in memory: give a smaller "
+            "batch, or batch='auto' for a new store."
+        ) from error
+
+
+def _run(model: Model, asked: Wanted, how: Packing) -> float:
+    """Seconds for one batch."""
+    ids = torch.zeros(how.rows, how.context, dtype=torch.long, device=model.device)
+    segments = torch.zeros_like(ids) if how.way == "isolated" else None
+    batch = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool), segments)
     start = time.perf_counter()
     cache = execute(
         model.anatomy, batch, save=asked.sites, logits="none", rows_at_once=len(batch)
@@ -152,7 +164,3 @@ def check_disk(folder: Path, needed: int | None, *, shard: int) -> int:
             "interp.stream, which stores nothing."
         )
     return free
-
-
-def _device(model: Model) -> torch.device:
-    return model.device if model.device.type != "meta" else torch.device("cpu")

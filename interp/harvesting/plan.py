@@ -6,21 +6,21 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 
 from interp.corpora.corpus import Corpus
-from interp.corpora.packing import Packing
+from interp.corpora.packing import Packing, Way
 from interp.errors import RunError
-from interp.harvesting.forecast import rows_that_fit, speed
+from interp.harvesting.forecast import rows_that_fit, that_runs
 from interp.harvesting.proof import packs
 from interp.harvesting.wanted import Wanted
 from interp.models.model import Model
 from interp.results import versions
-from interp.store.manifest import Manifest, read_manifest
+from interp.store.manifest import MANIFEST, Manifest, read_manifest
 from interp.store.shard import COLUMNS
 
 __all__ = ["DTYPES", "Asked", "Dtype", "Plan", "PackingName", "settle", "settled_packing"]
@@ -65,14 +65,12 @@ class Plan:
     Attributes:
         how: how the corpus is packed.
         per_shard: batches in a shard.
-        tokens_per_s: what the model does on such batches.
         notes: what the reader should know about how this was settled.
         manifest: all of it, as the store keeps it.
     """
 
     how: Packing
     per_shard: int
-    tokens_per_s: float
     notes: tuple[str, ...]
     manifest: Manifest
 
@@ -81,14 +79,14 @@ def settle(model: Model, corpus: Corpus, sites: Wanted, asked: Asked, out: Path)
     """Settle what was left open, as a store in ``out`` had it where there is one.
 
     Raises:
-        RunError: a context that is longer than the model's.
+        RunError: a context that is longer than the model's, or a packing that it does not honour.
+        BudgetError: a single row does not fit in memory.
+        StoreError: the manifest that is there is damaged.
     """
-    before = dict(read_manifest(out).layout) if (out / "manifest.json").exists() else {}
+    before = read_manifest(out) if (out / MANIFEST).exists() else None
     how, notes = settled_packing(model, sites, asked, before)
-    tried, tokens_per_s = speed(model, sites, how)
-    if asked.batch == "auto" and not before:
-        how = tried
-    per_shard = _per_shard(how, _row_bytes(sites, asked.dtype), asked, before)
+    layout = before.layout if before else {}
+    per_shard = _per_shard(how, _row_bytes(sites, asked.dtype), asked, layout)
     layout = {
         "context": how.context, "batch": how.rows, "packing": how.way, "bos": how.bos,
         "special": how.special, "batches_per_shard": per_shard,
@@ -99,13 +97,13 @@ def settle(model: Model, corpus: Corpus, sites: Wanted, asked: Asked, out: Path)
         dtype=asked.dtype, corpus=corpus.identity, layout=layout, tokens=asked.tokens,
         seed=asked.seed, versions=versions(),
     )  # fmt: skip
-    return Plan(how, per_shard, tokens_per_s, notes, manifest)
+    return Plan(how, per_shard, notes, manifest)
 
 
 def settled_packing(
-    model: Model, sites: Wanted, asked: Asked, before: Mapping[str, Any] | None = None
+    model: Model, sites: Wanted, asked: Asked, before: Manifest | None = None
 ) -> tuple[Packing, tuple[str, ...]]:
-    """How the corpus is packed, as it was before where there is one, and what to know about it.
+    """How the corpus is packed, as it was ``before`` where there is a store, and what to know of it.
 
     Raises:
         RunError: a context that is longer than the model's, or a packing that it does not honour.
@@ -116,20 +114,24 @@ def settled_packing(
             f"context={asked.context}, but {model.name!r} reads at most {model.n_ctx} tokens: give "
             f"context={model.n_ctx} or less."
         )
-    before = before or {}
     way, notes = _way(model, sites, asked, before)
-    rows = _rows(model, sites, asked, before)
-    return Packing(asked.context, rows, way, asked.bos, asked.special), notes
+    rows = asked.batch if asked.batch != "auto" else before.layout["batch"] if before else 0
+    how = Packing(asked.context, rows or 1, way, asked.bos, asked.special)
+    if not rows:
+        most = rows_that_fit(model, sites, asked.context)
+        how = that_runs(model, sites, replace(how, rows=most))
+    return how, notes
 
 
 def _way(
-    model: Model, sites: Wanted, asked: Asked, before: Mapping[str, Any]
-) -> tuple[Literal["isolated", "padded", "joined"], tuple[str, ...]]:
+    model: Model, sites: Wanted, asked: Asked, before: Manifest | None
+) -> tuple[Way, tuple[str, ...]]:
     """How texts share rows; each stands alone where the model does not keep them apart."""
     if asked.packing in ("padded", "joined"):
         return asked.packing, ()
-    if asked.packing == "auto" and before.get("packing") == "padded":
-        return "padded", ()
+    known = before.layout["packing"] if before else None
+    if asked.packing == "auto" and before and (before.complete or known == "padded"):
+        return known, ()  # type: ignore[return-value]
     why = packs(model, sites.sites, context=asked.context)
     if why is None:
         return "isolated", ()
@@ -139,12 +141,6 @@ def _way(
             "text) or 'joined' (texts in one row see each other)."
         )
     return "padded", (f"each text has a row of its own, since {why}",)
-
-
-def _rows(model: Model, sites: Wanted, asked: Asked, before: Mapping[str, Any]) -> int:
-    if asked.batch != "auto":
-        return asked.batch
-    return int(before["batch"]) if before else rows_that_fit(model, sites, asked.context)
 
 
 def _row_bytes(sites: Wanted, dtype: str) -> int:

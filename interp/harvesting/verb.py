@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from interp.corpora.corpus import Corpus
-from interp.corpora.forecast import Forecast as Counted
 from interp.corpora.forecast import forecast as counted
 from interp.corpora.packing import pack
 from interp.corpora.reading import read
-from interp.harvesting.forecast import Forecast, check_disk, working_memory
+from interp.harvesting.forecast import Forecast, check_disk, speed, working_memory
 from interp.harvesting.plan import Asked, Dtype, PackingName, Plan, settle
 from interp.harvesting.ranks import Ranks
 from interp.harvesting.wanted import SitesAsked, Wanted, wanted
@@ -140,15 +139,11 @@ def harvested(
 ) -> tuple[ActivationStore, Tally]:
     """The store, and what this call ran for it."""
     start, ranks = time.perf_counter(), Ranks.current()
-    plan = settle(model, corpus, sites, asked, out)
-    size = counted(corpus, model.tokens, plan.how)
-    if size.kept == 0 and size.exact:
-        raise nothing_to_keep(corpus)
     with ExitStack() as stack:
-        writer = _opened(stack, ranks, out, plan, resume)
+        plan, writer = _begun(stack, ranks, model, corpus, sites, asked, out, resume)
         if writer.manifest.complete:
             return _finished(out, model, corpus, plan, writer), Tally((0,), (0,), 0.0)
-        told = _forecast(model, size, sites, plan, writer, out, ranks)
+        told = _forecast(model, corpus, sites, plan, writer, out, ranks)
         if ranks.lead and progress is not False:
             _say(model, corpus, sites, plan, writer, told)
         ranks.together()  # all have read what is done before anybody adds to it
@@ -166,18 +161,28 @@ def harvested(
     return ActivationStore.open(out), tally
 
 
-def _opened(stack: ExitStack, ranks: Ranks, out: Path, plan: Plan, resume: bool) -> Writer:
-    """The lead takes the lock and writes the manifest, the others join."""
+def _begun(
+    stack: ExitStack, ranks: Ranks, model: Model, corpus: Corpus, sites: Wanted, asked: Asked, out: Path,
+    resume: bool,
+) -> tuple[Plan, Writer]:  # fmt: skip
+    """The lead settles the plan, takes the lock and writes the manifest; the others join, as it has it."""
     if not ranks.lead:
         ranks.follow()
-        return stack.enter_context(Writer.join(out))
+        plan, writer = (
+            settle(model, corpus, sites, asked, out),
+            stack.enter_context(Writer.join(out)),
+        )
+        if told := writer.manifest.differences(plan.manifest):
+            raise StoreError(f"rank {ranks.rank} was asked for another harvest: {'; '.join(told)}.")
+        return plan, writer
     try:
+        plan = settle(model, corpus, sites, asked, out)
         writer = stack.enter_context(Writer.open(out, plan.manifest, resume=resume))
     except BaseException:
         ranks.follow(failed=True)
         raise
     ranks.follow()
-    return writer
+    return plan, writer
 
 
 def _finished(
@@ -190,9 +195,12 @@ def _finished(
 
 
 def _forecast(
-    model: Model, size: Counted, sites: Wanted, plan: Plan, writer: Writer, out: Path, ranks: Ranks
+    model: Model, corpus: Corpus, sites: Wanted, plan: Plan, writer: Writer, out: Path, ranks: Ranks
 ) -> Forecast:
-    """What is still to be done; a store that the disk cannot hold is refused."""
+    """What is still to be done; what the disk cannot hold, or what holds nothing, is refused."""
+    size = counted(corpus, model.tokens, plan.how)
+    if size.kept == 0 and size.exact:
+        raise nothing_to_keep(corpus)
     stored = sum(record.rows for record in writer.done.values())
     ran = sum(record.forwarded for record in writer.done.values())
     row_bytes = plan.manifest.row_bytes
@@ -209,7 +217,7 @@ def _forecast(
         exact=size.exact,
         row_bytes=row_bytes,
         memory=working_memory(model, sites, plan.how, shard),
-        tokens_per_s=plan.tokens_per_s * ranks.world,
+        tokens_per_s=speed(model, sites, plan.how) * ranks.world,
         free=check_disk(out, None if rows is None else rows * row_bytes, shard=shard),
     )
 

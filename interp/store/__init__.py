@@ -13,4 +13,8 @@ folder has the same bytes however it came about::
 :mod:`rows` is what goes in and comes out, :mod:`files` writes a file whole or not at all,
 :mod:`manifest` and :mod:`shard` are the two kinds of file, :mod:`writer` fills a store under its
 :mod:`lock`, and :mod:`verify` finds what has happened to one since.
+
+:mod:`store` reads it: :mod:`maps` gathers rows from memory maps, :mod:`lookup` finds a document's tokens,
+:mod:`batches` goes through all rows in the order of a :mod:`permutation`, :mod:`statistics` sums them up by
+:mod:`moments`, :mod:`arrow` and :mod:`arrow_reading` speak SAELens's format; :mod:`asking` reads what callers name.
 """
