@@ -128,8 +128,6 @@ def test_dtype_is_a_cast(demo, corpus):
 def test_what_cannot_be_is_refused(demo, corpus, source, monkeypatch):
     with pytest.raises(RunError, match="batches of 2000 rows from a buffer of 1500"):
         source.batches(2000)
-    with pytest.raises(RunError, match="shuffle='blocks'; expected 'rows' or None"):
-        source.batches(10, shuffle="blocks")
     with pytest.raises(RunError, match="buffer=0"):
         interp.stream(demo, corpus, "L1.mlp", buffer=0)
     with pytest.raises(CorpusError, match="no token to keep"):
@@ -140,6 +138,12 @@ def test_what_cannot_be_is_refused(demo, corpus, source, monkeypatch):
     monkeypatch.setattr(module, "available", lambda device: 1000)
     with pytest.raises(BudgetError, match=r"a buffer of 1,500 rows takes .* are\s+free"):
         source.batches(10)
+
+
+@pytest.mark.bad_input
+def test_blocks_are_for_stores(source):
+    with pytest.raises(RunError, match="shuffle='blocks'; expected 'rows' or None"):
+        source.batches(10, shuffle="blocks")
 
 
 def test_a_reservoir_draws_each_row_as_often():
