@@ -104,7 +104,7 @@ class StreamBatches(IterableDataset[Rows], Iterator[Rows]):
     ) -> None:  # fmt: skip
         if shuffle not in ("rows", None):
             raise RunError(f"shuffle={shuffle!r}; expected 'rows' or None of a stream.")
-        if not 1 <= size <= source.buffer:
+        if size < 1 or (shuffle and size > source.buffer):
             raise RunError(
                 f"batches of {size} rows from a buffer of {source.buffer}; expected 1 to as many as "
                 "the buffer holds: give stream(..., buffer=) more room."

@@ -99,6 +99,11 @@ def test_a_state_of_another_stream_is_refused(demo, source):
         other.batches(64, seed=2).load_state_dict(state)
 
 
+def test_in_order_a_batch_may_be_larger_than_the_buffer(demo, corpus):
+    source = interp.stream(demo, corpus, "L1.mlp_out", tokens=1000, buffer=100)
+    assert [len(b) for b in source.batches(600, shuffle=None)] == [600, 400]
+
+
 def test_tokens_bound_an_epoch_and_drop_last_the_last_batch(demo, corpus):
     source = interp.stream(demo, corpus, "L1.mlp_out", tokens=1000, buffer=500)
     assert [len(b) for b in source.batches(300)] == [300, 300, 300, 100]
