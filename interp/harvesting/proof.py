@@ -39,7 +39,7 @@ def packs(model: Model, sites: tuple[Site, ...], *, context: int) -> str | None:
         alone = execute(model.anatomy, one, save=sites, logits="none").cache
         for site in sites:
             want = alone[site][0]
-            have = together[site][batch.segments == number]
+            have = together[site][(batch.segments == number).to(want.device)]
             off = float((have - want).abs().max() / want.abs().max().clamp(min=1e-30))
             if not off <= _ALLOWED[model.dtype]:
                 return (
