@@ -14,6 +14,8 @@ import shlex
 import sys
 from pathlib import Path
 
+from report import into_readme, table
+
 import interp
 
 METHODS = ("gradient", "integrated", "atp-qk", "atp*")
@@ -25,13 +27,12 @@ SITES = {
     "stream": NODES,
 }
 POSITIONS = {"ioi": ["S1", "S2", "END"], "capitals": ["subject", "END"]}
-BEGIN, END = "<!-- bench/estimates.py begins -->", "<!-- bench/estimates.py ends -->"
 
 
 def rows(prompts: int) -> list[list[str]]:
     """One row for each task and kind of site."""
     model = interp.load("demo")
-    table = []
+    found_rows = []
     for task in ("ioi", "capitals"):
         pairs = getattr(interp.prompts, task)(model, prompts, 0)
         for name, sites in SITES.items():
@@ -46,14 +47,8 @@ def rows(prompts: int) -> list[list[str]]:
                     f"{float(found.spearman.mean):.2f} ({float(found.pearson.mean):.2f}), "
                     f"{found.overlap(10):.0%}"
                 )
-            table.append(row)
-    return table
-
-
-def markdown(table: list[list[str]]) -> str:
-    head = ["task", "sites", "cells", *METHODS]
-    lines = [head, ["---"] * len(head), *table]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+            found_rows.append(row)
+    return found_rows
 
 
 def main() -> None:
@@ -61,14 +56,11 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--update-readme", action="store_true")
     given = parser.parse_args()
-    table = markdown(rows(given.prompts))
-    sys.stdout.write(table + "\n")
+    text = table(["task", "sites", "cells", *METHODS], rows(given.prompts), left=3)
+    sys.stdout.write(text + "\n")
     if given.update_readme:
-        page = Path(__file__).with_name("README.md")
-        before, rest = page.read_text(encoding="utf-8").split(BEGIN)
-        after = rest.split(END)[1]
         command = "python bench/" + shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        page.write_text(f"{before}{BEGIN}\n`{command}`\n\n{table}\n{END}{after}", encoding="utf-8")
+        into_readme("estimates.py", f"`{command}`\n\n{text}")
 
 
 if __name__ == "__main__":

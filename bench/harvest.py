@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 from machine import described, watched
-from report import seconds, spread
+from report import into_readme, seconds, spread, table, told
 from rich.console import Console
 from settings import setting
 
@@ -43,8 +43,6 @@ from interp.store.rows import Rows
 from interp.store.store import ActivationStore
 from interp.store.writer import Writer
 
-BEGIN, END = "<!-- bench/harvest.py begins -->", "<!-- bench/harvest.py ends -->"
-README = Path(__file__).resolve().parent / "README.md"
 CONTEXT, BATCH = 128, 16
 TOKENS, WIDTH, READ = 262_144, 768, 4096
 #: For each model: blocks that are run, and batches of the short and of the long harvest.
@@ -298,11 +296,6 @@ FORWARD = ["model", "rows", "harvest tokens/s", "bare forward tokens/s", "harves
 DISK = ["", "ours", "peer", "ratio", "target"]
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -322,12 +315,10 @@ def main() -> None:
     disk = writing(tokens, repeats) + reading(tokens, repeats) + memory(options.device)
     head = [f"{tokens:,} × {WIDTH}", *DISK[1:]]
     facts |= {name: version(name) for name in ("sae-lens", "datasets")}
-    told = f"`{facts.pop('command')}`\n\n{', '.join(f'{k} {v}' for k, v in facts.items())}"
-    text = f"{told}\n\n{table(FORWARD, forward)}\n\n{table(head, disk)}"
+    text = f"{told(facts)}\n\n{table(FORWARD, forward)}\n\n{table(head, disk)}"
     Console(width=250, highlight=False).print(text, soft_wrap=True)
     if options.update_readme:
-        before, _, rest = README.read_text().partition(BEGIN)
-        README.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}")
+        into_readme("harvest.py", text)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import torch
 from floor import floor, matmul_rate
 from machine import described, timed, watched
 from peers import Attribution, Peer, hooked, peers
-from report import Cached, Report, Row, seconds, spread
+from report import Cached, Report, Row, into_readme, seconds, spread, told
 from rich.console import Console
 from settings import CACHED_TARGET, NODES, SHAPES, SWEEPS, TUNED, Cell, Setting, Sweep, setting
 
@@ -221,7 +221,7 @@ def main() -> None:
         "cells, new ones at random in each turn, the seconds of their whole sweep are scaled up"
     ]
     report = Report(described(torch.device(options.device), options.threads), notes)
-    options.console.print(report.header(), soft_wrap=True)
+    options.console.print(told(report.machine), soft_wrap=True)
     for name in names:
         measure_all(setting(name, options.device), report, options)
     options.console.print("", *(f"- {note}" for note in report.notes), sep="\n")
@@ -229,7 +229,7 @@ def main() -> None:
     options.console.print(report.markdown(), soft_wrap=True)
     save(report, options)
     if options.update_readme:
-        report.into_readme()
+        into_readme("patch.py", report.markdown())
     wrong = [f"{row.model}, {row.sweep}" for row in report.rows if not row.agrees]
     if wrong:
         sys.exit(f"values differ from a peer's: {'; '.join(wrong)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 README = Path(__file__).resolve().parent / "README.md"
-BEGIN, END = "<!-- bench/patch.py begins -->", "<!-- bench/patch.py ends -->"
 NARROW = "\N{NO-BREAK SPACE}/\N{NO-BREAK SPACE}"  # keeps a ratio on one line
 PEERS = ("TransformerLens", "TL bridge", "nnsight")
 
@@ -154,10 +153,6 @@ class Report:
         ]
         return [(columns, rows) for columns, rows in both if rows]
 
-    def header(self) -> str:
-        facts = dict(self.machine)
-        return f"`{facts.pop('command')}`\n\n" + ", ".join(f"{k} {v}" for k, v in facts.items())
-
     def show(self, console: Console) -> None:
         for columns, rows in self.tables():
             table = Table(box=box.SIMPLE, pad_edge=False)
@@ -170,18 +165,32 @@ class Report:
             console.print(table)
 
     def markdown(self) -> str:
-        parts = [self.header(), "\n".join(f"- {note}" for note in self.notes)]
-        for columns, rows in self.tables():
-            ruler = ["---" if number < 2 else "--:" for number in range(len(columns))]
-            lines = [columns, ruler, *rows]
-            parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        parts = [told(self.machine), "\n".join(f"- {note}" for note in self.notes)]
+        parts += [table(columns, rows, left=2) for columns, rows in self.tables()]
         return "\n\n".join(parts)
 
-    def into_readme(self, readme: Path = README) -> None:
-        """Put the tables between the markers, or at the end if there are none."""
-        text = readme.read_text()
-        if BEGIN not in text:
-            text = f"{text.rstrip()}\n\n## Patching sweeps\n\n{BEGIN}\n{END}\n"
-        before, _, rest = text.partition(BEGIN)
-        after = rest.partition(END)[2]
-        readme.write_text(f"{before}{BEGIN}\n\n{self.markdown()}\n\n{END}{after}")
+
+def told(machine: Mapping[str, Any]) -> str:
+    """The command, and what a reader needs to judge its numbers."""
+    facts = {name: fact for name, fact in machine.items() if name != "command"}
+    return f"`{machine['command']}`\n\n" + ", ".join(f"{k} {v}" for k, v in facts.items())
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """A table in Markdown; the first ``left`` columns to the left, the others to the right."""
+    ruler = ["---" if number < left else "--:" for number in range(len(columns))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [columns, ruler, *rows])
+
+
+def into_readme(script: str, text: str, readme: Path = README) -> None:
+    """Put what a script has printed between its markers.
+
+    Raises:
+        ValueError: the page has no such markers.
+    """
+    begin, end = f"<!-- bench/{script} begins -->", f"<!-- bench/{script} ends -->"
+    page = readme.read_text()
+    if begin not in page or end not in page:
+        raise ValueError(f"{readme} lacks the lines {begin!r} and {end!r}")
+    before, _, rest = page.partition(begin)
+    readme.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}")

@@ -18,19 +18,16 @@ import argparse
 import random
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from machine import described, timed
-from report import seconds, spread
+from report import into_readme, seconds, spread, table, told
 from rich.console import Console
 from settings import SHAPES, Setting, setting
 
 import interp
 
 SAMPLES, SUBJECT, SEED = 10, (4, 6), 0
-BEGIN, END = "<!-- bench/trace.py begins -->", "<!-- bench/trace.py ends -->"
-README = Path(__file__).resolve().parent / "README.md"
 POINTS = {"states": "", "mlp": "mlp", "attn": "attn"}
 
 Cell = tuple[str, int, int]  # a kind, a layer, a token
@@ -157,15 +154,10 @@ def main() -> None:
     repeats = 2 if options.quick else options.repeats
     rows = [measure(setting(n, options.device), repeats, options.cells) for n in names]
     facts = described(torch.device(options.device), 1)
-    lines = [HEAD, ["---"] + ["--:"] * (len(HEAD) - 1), *rows]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    text = (
-        f"`{facts.pop('command')}`\n\n{', '.join(f'{k} {v}' for k, v in facts.items())}\n\n{table}"
-    )
+    text = f"{told(facts)}\n\n{table(HEAD, rows)}"
     Console(width=250, highlight=False).print(text, soft_wrap=True)
     if options.update_readme:
-        before, _, rest = README.read_text().partition(BEGIN)
-        README.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}")
+        into_readme("trace.py", text)
 
 
 if __name__ == "__main__":
