@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 
 import pytest
@@ -246,6 +248,27 @@ def test_out_of_memory_later_keeps_what_is_finished(demo, corpus, whole, tmp_pat
     monkeypatch.setattr(work, "capture", full)
     with pytest.raises(BudgetError, match="out of memory in shard .* 4 rows a batch"):
         harvest(demo, corpus, tmp_path / "s")
+    harvest(demo, corpus, tmp_path / "s")
+    assert contents(tmp_path / "s") == contents(whole[1])
+
+
+def test_a_disk_that_fills_up_keeps_what_is_finished(demo, corpus, whole, tmp_path, monkeypatch):
+    real, written = os.write, 0
+
+    def full(descriptor, piece):
+        nonlocal written
+        written += len(piece)
+        if written > 3_000_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, piece)
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(StoreError, match="the disk is full.*Finished shards are kept"):
+        harvest(demo, corpus, tmp_path / "s")
+    monkeypatch.setattr(os, "write", real)
+    left = interp.ActivationStore.open(tmp_path / "s")
+    assert 0 < len(left) < len(whole[0])
+    assert not list((tmp_path / "s").glob(".*.tmp"))
     harvest(demo, corpus, tmp_path / "s")
     assert contents(tmp_path / "s") == contents(whole[1])
 
