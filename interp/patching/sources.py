@@ -53,6 +53,8 @@ def pick_direction(direction: Direction | None, source: Source, prompts: Prompts
             f"source={named!r}; expected one of {', '.join(_NAMES)}, a tensor, or an edit such as "
             "interp.Noise(std=0.1)."
         )
+    if isinstance(source, Mapping):
+        _check_mapping(source)
     given = source is None or named is not None or isinstance(source, Tensor | Mapping)
     if not given and (isinstance(source, type) or not callable(source)):
         raise RunError(
@@ -129,16 +131,29 @@ def values_of(
     return lambda spot: read(values[spot.site.whole], spot.site, spot.columns)
 
 
+def _check_mapping(source: Mapping[str, Tensor]) -> None:
+    for site, value in source.items():
+        Site.parse(site)
+        if not isinstance(value, Tensor):
+            raise RunError(
+                f"source= maps {str(site)!r} to a {type(value).__name__}; expected a tensor that "
+                "broadcasts to the site."
+            )
+    if not source:
+        raise RunError("source= is an empty mapping; expected a tensor for each site.")
+
+
 def _by_site(source: Mapping[str, Tensor], device: torch.device) -> Values:
     """Each site's own tensor, whatever the position."""
+    keys = {str(Site.parse(site)): site for site in source}  # TransformerLens's names, Sites
 
     def value(spot: Spot) -> Tensor:
         name = str(replace(spot.site, position=None))
         try:
-            return source[name].to(device)
+            return source[keys.get(name, name)].to(device)
         except KeyError:
             raise SiteError(
-                f"source= has no value for {name!r}; nearest: {nearest(name, source)}."
+                f"source= has no value for {name!r}; nearest: {nearest(name, keys)}."
             ) from None
 
     return value

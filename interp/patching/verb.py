@@ -255,8 +255,9 @@ def source_text(source: Source) -> str | None:
     if isinstance(source, Tensor):
         return _fingerprint(source)
     if isinstance(source, Mapping):
-        joined = torch.cat([source[site].detach().float().cpu().flatten() for site in source])
-        return f"{len(source)} sites, {_fingerprint(joined)}"
+        each = sorted(f"{site}: {_fingerprint(value)}" for site, value in source.items())
+        digest = hashlib.sha256("\n".join(each).encode()).hexdigest()
+        return f"mapping of {len(source)} sites sha256 {digest}"
     return source if source is None or isinstance(source, str) else repr(source)
 
 

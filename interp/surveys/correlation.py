@@ -28,7 +28,7 @@ from interp.sites import Site
 from interp.store.rows import Rows
 from interp.surveys.correlation_result import Correlation
 from interp.surveys.means import Moments
-from interp.surveys.source import Source
+from interp.surveys.source import Source, is_whole
 from interp.surveys.survey import survey
 from interp.surveys.units import Reading, Transform, device_of, pieces
 
@@ -87,9 +87,10 @@ class Correlate:
     readings: tuple[Reading, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.of not in ("value", "norm") or self.shift < 1:
+        if self.of not in ("value", "norm") or not is_whole(self.shift, least=1):
             raise RunError(
-                f"of={self.of!r}, shift={self.shift}; expected 'value' or 'norm', and from 1 row up."
+                f"of={self.of!r}, shift={self.shift!r}; expected 'value' or 'norm', and a whole number "
+                "from 1 row up."
             )
 
     def on(self, sites: Sequence[str]) -> Correlate:

@@ -11,6 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogFormatter
 
 from interp.errors import ResultError
 from interp.figures.labels import short
@@ -101,6 +102,7 @@ def distributions(
         if tall:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(lambda height, _: f"{height:g}")
+            axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))  # no mathtext
         else:
             axes.set_ylim(bottom=0)
         axes.set_xlabel(x_name)

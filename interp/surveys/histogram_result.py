@@ -118,13 +118,13 @@ class Histograms(Stored):
 
     def plot(self, names: str | Sequence[str] | None = None, *, title: str | None = None) -> Figure:
         """The distributions of some lines as densities, on a logarithmic height: areas are shares of
-        each line's numbers.
+        each line's numbers. Lines that are always 0 are named and not drawn.
 
         Args:
             names: which; None: all.
 
         Raises:
-            ResultError: no such line, or more than a figure can show.
+            ResultError: no such line, more than a figure can show, or all of them always 0.
         """
         from interp.surveys.figure import distributions
 
@@ -137,7 +137,14 @@ class Histograms(Stored):
         )
         places = [self._place(name) for name in asked]
         edges, heights = {}, {}
+        dead = [
+            name for name, i in zip(asked, places, strict=True) if self.zeros[i] == self.numbers[i]
+        ]
+        if len(dead) == len(asked):
+            raise ResultError(f"{', '.join(dead[:4])}: always 0, so there is nothing to draw.")
         for name, i in zip(asked, places, strict=True):
+            if name in dead:
+                continue
             held = self.counts[i].nonzero().flatten().tolist() or [0]
             used = slice(held[0], held[-1] + 1)
             per_unit = int(self.numbers[i]) * float(self.resolution[i])
@@ -149,7 +156,8 @@ class Histograms(Stored):
         return distributions(
             edges, heights, tall=True,
             title=(title or f"how activations are distributed ({self.n_tokens:,} tokens)")
-            + f"; {zero:.1%} are zero" + ", not shown" * log,
+            + f"; {zero:.1%} are zero" + ", not shown" * log
+            + (f"; always 0: {', '.join(dead[:4])}" + " and more" * (len(dead) > 4) if dead else ""),
             x_name=f"log10 {what if self.of == 'norm' else '|activation|'}" if log else what,
             y_name="share of numbers per " + ("decade" if log else "unit of activation"),
         )  # fmt: skip

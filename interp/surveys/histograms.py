@@ -22,7 +22,7 @@ from interp.sites import Site
 from interp.store.rows import Rows
 from interp.surveys.bins import Bins
 from interp.surveys.histogram_result import Histograms
-from interp.surveys.source import Source, expand
+from interp.surveys.source import Source, expand, is_whole
 from interp.surveys.survey import survey
 from interp.surveys.units import Reading, Transform, device_of, pieces
 
@@ -67,8 +67,8 @@ class Histogram:
                 f"units={self.units!r}; expected 'all' for a histogram of each unit, numbers of units, or "
                 "None for one of all numbers together."
             )
-        if self.bins < 4:
-            raise RunError(f"bins={self.bins}; expected at least 4.")
+        if not is_whole(self.bins, least=4):
+            raise RunError(f"bins={self.bins!r}; expected a whole number, at least 4.")
 
     def on(self, sites: Sequence[str]) -> Histogram:
         units = None if isinstance(self.units, str) else self.units

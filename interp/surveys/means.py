@@ -25,7 +25,7 @@ from interp.results import Provenance, Stored
 from interp.runs.slices import read
 from interp.sites import Site
 from interp.store.rows import Rows
-from interp.surveys.source import Source, expand
+from interp.surveys.source import Source, expand, is_whole
 from interp.surveys.survey import survey
 from interp.surveys.units import device_of
 
@@ -104,15 +104,19 @@ class Means(Stored, Mapping[str, Tensor]):
         """
         named = Site.parse(site)
         values = self._of(named, self.mean if named.position is None else self._row(named.position))
-        part = replace(named, layer=None if named.layer is None else named.layer, position=None)
-        return read(values[None, None], part, None)[0, 0].float()
+        return read(values[None, None], replace(named, position=None), None)[0, 0].float()
 
     def spread(self, site: str | Site) -> Float[Tensor, "..."]:
-        """The standard deviation over tokens, laid out as the mean."""
+        """The standard deviation over tokens, laid out as the mean.
+
+        Raises:
+            SiteError: it was not surveyed.
+            ResultError: of one position.
+        """
         named = Site.parse(site)
-        return read(self._of(named, self.std)[None, None], replace(named, position=None), None)[
-            0, 0
-        ].float()
+        if named.position is not None:
+            raise ResultError(f"{str(site)!r}: the spread is over all positions; leave '@' out.")
+        return read(self._of(named, self.std)[None, None], named, None)[0, 0].float()
 
     def at_positions(self, site: str | Site) -> Float[Tensor, "pos ..."]:
         """The mean at each position of a document: a source for prompts of that length.
@@ -125,6 +129,19 @@ class Means(Stored, Mapping[str, Tensor]):
         named = Site.parse(site)
         values = self._of(named, self.by_position)
         return read(values[None], replace(named, position=None), None)[0].float()
+
+    def __contains__(self, site: object) -> bool:
+        if not isinstance(site, str | Site):
+            return False
+        try:
+            self[site]
+        except (SiteError, ResultError):
+            return False
+        return True
+
+    def get(self, site: str | Site, default: Any = None) -> Any:
+        """The mean, or ``default`` if there is none."""
+        return self[site] if site in self else default  # noqa: SIM401 (this is get)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.sites)
@@ -201,7 +218,7 @@ class Mean:
     by_position: int | None = None
 
     def __post_init__(self) -> None:
-        if self.by_position is not None and (self.by_position is True or self.by_position < 1):
+        if self.by_position is not None and not is_whole(self.by_position, least=1):
             raise RunError(
                 f"by_position={self.by_position!r}; expected how many positions to average alone, such "
                 "as the context."

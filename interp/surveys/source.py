@@ -21,7 +21,7 @@ from interp.results import Provenance, versions
 from interp.sites import Site
 from interp.store.rows import Rows
 
-__all__ = ["Digest", "Source", "chunks", "expand", "opened", "origin"]
+__all__ = ["Digest", "Source", "chunks", "expand", "is_whole", "opened", "origin"]
 
 _MOST_LAYERS = 10_000
 
@@ -96,6 +96,10 @@ def _expand_one(asked: str | Site, have: Sequence[str]) -> list[str]:
     if str(asked) in have:
         return [str(asked)]
     site = Site.parse(asked)
+    if site.position is not None:
+        raise SiteError(
+            f"{str(asked)!r}: a survey reads every token; leave '@{site.position}' out."
+        )
     parsed = {name: Site.parse(name) for name in have}
     by_layer = {s.layer and s.layer.text: n for n, s in parsed.items() if s.point == site.point}
     if site.layer is not None and re.search(r"(^|,)-", site.layer.text):
@@ -113,6 +117,11 @@ def _expand_one(asked: str | Site, have: Sequence[str]) -> list[str]:
             f"(nearest: {nearest(str(asked), have)}). Harvest it too."
         )
     return [name for name in found if name is not None]
+
+
+def is_whole(value: Any, *, least: int) -> bool:
+    """Whether this is a whole number, ``least`` or more."""
+    return hasattr(value, "__index__") and not isinstance(value, bool) and value >= least
 
 
 def chunks(source: Source, sites: Sequence[str], size: int) -> Iterator[Rows]:

@@ -16,7 +16,7 @@ from interp.errors import RunError, warn
 from interp.progress import Bar
 from interp.results import Provenance
 from interp.store.rows import Rows
-from interp.surveys.source import Digest, Source, chunks, opened, origin
+from interp.surveys.source import Digest, Source, chunks, is_whole, opened, origin
 
 __all__ = ["Plan", "survey"]
 
@@ -77,8 +77,8 @@ def survey(
         RunError: no source, no rows, or an activation that is NaN or infinite.
         SiteError: the source lacks a site.
     """
-    if size < 1 or (tokens is not None and tokens < 1):
-        raise RunError(f"size={size}, tokens={tokens}; expected whole numbers from 1 up.")
+    if not is_whole(size, least=1) or not (tokens is None or is_whole(tokens, least=1)):
+        raise RunError(f"size={size!r}, tokens={tokens!r}; expected whole numbers from 1 up.")
     if not isinstance(plans, list | tuple) or not plans:
         raise RunError(
             f"plans={plans!r}; expected a list of plans, such as [Mean(), Top('L2.mlp_post')]."
@@ -89,7 +89,7 @@ def survey(
     seen: tuple[int, Digest, list[Any]] = (0, Digest(), [None] * len(placed))
     total = min(tokens or 2**62, len(source)) if hasattr(source, "__len__") else tokens  # type: ignore[arg-type]
     try:
-        with Bar(total=total or 1, what="survey", show=progress, least=10 * size) as bar:
+        with Bar(total=total, what="survey", show=progress, least=10 * size) as bar:
             for rows in _limited(chunks(source, sites, size), tokens):
                 _check(rows, sites)
                 states = [plan.update(s, rows) for plan, s in zip(placed, seen[2], strict=True)]

@@ -25,7 +25,7 @@ from interp.runs.memory import as_text, available
 from interp.sites import Site
 from interp.store.rows import Rows
 from interp.surveys.kept import Block, Kept
-from interp.surveys.source import Source
+from interp.surveys.source import Source, is_whole
 from interp.surveys.survey import survey
 from interp.surveys.top_result import TopExamples
 from interp.surveys.units import Reading, Transform, pieces
@@ -76,10 +76,16 @@ class Top:
                 f"of={self.of!r}; expected one of {', '.join(_OF)} (nearest: "
                 f"{nearest(str(self.of), _OF)})."
             )
-        if self.k < 1 or self.sampled < 0 or len(self.window) != 2 or min(self.window) < 0:
+        pair = isinstance(self.window, tuple | list) and len(self.window) == 2
+        if (
+            not (is_whole(self.k, least=1) and is_whole(self.sampled, least=0) and pair)
+            or not all(is_whole(n, least=0) for n in self.window)
+            or not is_whole(self.seed, least=0)
+        ):
             raise RunError(
-                f"k={self.k}, sampled={self.sampled}, window={self.window}; expected k from 1 up, "
-                "sampled from 0 up, and how many tokens to show before and behind each."
+                f"k={self.k!r}, sampled={self.sampled!r}, window={self.window!r}, seed={self.seed!r}; "
+                "expected whole numbers: k from 1 up, sampled and seed from 0 up, and how many tokens "
+                "to show before and behind each, such as (16, 8)."
             )
 
     def on(self, sites: Sequence[str]) -> Top:

@@ -151,7 +151,8 @@ def test_what_is_refused():
     rows = synthetic(50)
     with pytest.raises(RunError, match="expected 'value' or 'norm'"):
         correlation(rows, "L0.z", "L0.z", of="abs")
-    with pytest.raises(RunError, match="shift=0"):
-        correlation(rows, "L0.z", "L0.z", shift=0)
+    for shift in (0, 1.5):
+        with pytest.raises(RunError, match=f"shift={shift}"):
+            correlation(rows, "L0.z", "L0.z", shift=shift)
     with pytest.raises(ResultError, match="no unit is called 'L0.H9.z'"):
         correlation(rows, "L0.z", "L0.z", of="norm").top(3, unit="L0.H9.z")

@@ -124,6 +124,26 @@ def test_results_are_saved_whole_and_drawn(tmp_path):
     assert "% are zero" in figure.axes[0].get_title().replace("\n", " ")
 
 
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_dead_units_are_named_and_not_drawn(scale):
+    rows = synthetic()
+    rows["L0.mlp_post"][:, 2] = 0
+    found = histograms(rows, "L0.mlp_post", units=[1, 2], scale=scale)
+    axes = found.plot().axes[0]
+    assert "always 0: L0.mlp_post.N2" in axes.get_title().replace("\n", " ")
+    assert axes.get_ylim()[1] < 1e6
+    with pytest.raises(ResultError, match=r"L0.mlp_post.N2: always 0"):
+        found.plot("L0.mlp_post.N2")
+
+
+def test_heights_of_less_than_a_decade_are_written_as_numbers():
+    figure = histograms(synthetic(), "L0.mlp_post", bins=4, scale="log").plot()
+    figure.canvas.draw()
+    axis = figure.axes[0].yaxis
+    labels = [tick.label1.get_text() for tick in [*axis.majorTicks, *axis.minorTicks]]
+    assert not any("$" in label for label in labels)
+
+
 @pytest.mark.bad_input
 def test_what_is_refused():
     rows = synthetic(60)
@@ -131,8 +151,11 @@ def test_what_is_refused():
         histograms(rows, units="each")
     with pytest.raises(RunError, match=r"scale='logarithmic'.*nearest: 'log'"):
         histograms(rows, scale="logarithmic")
-    with pytest.raises(RunError, match="expected at least 4"):
-        histograms(rows, bins=1)
+    for bins in (1, 7.5, "many"):
+        with pytest.raises(RunError, match="expected a whole number, at least 4"):
+            histograms(rows, bins=bins)
+    with pytest.raises(SiteError, match="reads every token"):
+        histograms(rows, "L0.z@3")
     with pytest.raises(SiteError, match="this source has no 'L5.z'"):
         histograms(rows, "L5.z")
     found = histograms(rows, "L0.mlp_post", units="all")

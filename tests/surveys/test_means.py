@@ -1,5 +1,6 @@
 """Means over a corpus: right to the last digit, and ready to be put in a part's place."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -132,7 +133,7 @@ def test_it_is_no_zero_ablation(demo, prompts, average):
     by_mean = interp.ablate(demo, prompts, "L*.mlp_out", reference=average, positions="all")
     by_zero = interp.ablate(demo, prompts, "L*.mlp_out", method="zero", positions="all")
     assert float((by_mean.values - by_zero.values).abs().max()) > 0.5
-    assert by_mean.provenance.call["source"].startswith("8 sites, tensor")
+    assert by_mean.provenance.call["source"].startswith("mapping of 8 sites sha256 ")
     nothing = {site: torch.zeros(demo.d_model) for site in average if site.endswith("mlp_out")}
     zeros = interp.ablate(demo, prompts, "L*.mlp_out", reference=nothing, positions="all")
     assert torch.allclose(zeros.values, by_zero.values, atol=1e-5)
@@ -154,10 +155,57 @@ def test_heads_positions_and_engines_take_means_too(demo, prompts, average):
     assert torch.allclose(at_end.per_prompt.flatten(), own, atol=1e-4)
 
 
+def test_values_of_other_sites_are_another_sweep(demo, prompts, average):
+    first, second = average["L1.mlp_out"], average["L2.mlp_out"]
+    sites, asked = ["L1.mlp_out", "L2.mlp_out"], {"positions": "all", "direction": "noise"}
+    given = {"L1.mlp_out": first, "L2.mlp_out": second}
+    one = interp.patch(demo, prompts, sites, source=given, **asked)
+    turned = dict(reversed(given.items()))
+    again = interp.patch(demo, prompts, sites, source=turned, resume=one, **asked)
+    assert torch.equal(again.values, one.values)
+    swapped = {"L2.mlp_out": first, "L1.mlp_out": second}
+    with pytest.raises(ResultError, match="another sweep: its source"):
+        interp.patch(demo, prompts, sites, source=swapped, resume=one, **asked)
+    assert "mapping → clean" in repr(one)
+
+
+def test_sites_of_a_mapping_may_have_any_of_their_names(demo, prompts, average):
+    value = average["L2.mlp_out"]
+    site = interp.Site.parse("L2.mlp_out")
+    own, theirs, parsed = (
+        interp.ablate(demo, prompts, "L2.mlp_out", reference={name: value}, positions="all")
+        for name in ("L2.mlp_out", "blocks.2.hook_mlp_out", site)
+    )
+    assert torch.equal(own.values, theirs.values)
+    assert torch.equal(own.values, parsed.values)
+
+
+def test_means_are_a_mapping(average):
+    assert "L0.mlp_out" in average
+    assert "blocks.0.hook_mlp_out" in average
+    assert "L2.H3.z" in average
+    for absent in ("L0.attn_out", "nonsense", "L0.mlp_out@3", 3):
+        assert absent not in average
+        assert average.get(absent) is None
+    assert torch.equal(average.get("L0.mlp_out"), average["L0.mlp_out"])
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("given", [{}, {"L2.mlp_out": 0.0}, {"L2.mlp_out": np.zeros(192)}])
+def test_a_mapping_of_other_things_is_refused(demo, prompts, given):
+    with pytest.raises(RunError, match="source= "):
+        interp.ablate(demo, prompts, "L2.mlp_out", reference=given, positions="all")
+
+
 @pytest.mark.bad_input
 def test_what_is_refused(demo, prompts, average):
-    with pytest.raises(RunError, match="expected how many positions to average alone"):
-        means(synthetic(5), by_position=True)
+    for by_position in (1.5, "a", 0, True):
+        with pytest.raises(RunError, match="expected how many positions to average alone"):
+            means(synthetic(5), by_position=by_position)
+    with pytest.raises(SiteError, match="reads every token; leave '@3' out"):
+        means(synthetic(5), "L0.z@3")
+    with pytest.raises(ResultError, match="over all positions"):
+        average.spread("L0.mlp_out@3")
     with pytest.raises(SiteError, match=r"source= has no value for 'L0.attn_out'"):
         interp.ablate(
             demo,

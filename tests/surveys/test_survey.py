@@ -1,10 +1,13 @@
 """One pass for several questions: same results, one reading of the source, whole when interrupted."""
 
+import sys
+
 import pytest
 import torch
 
 import interp
 from interp.errors import RunError, SiteError
+from interp.progress import Bar
 from interp.surveys import (
     Correlate,
     Histogram,
@@ -149,6 +152,20 @@ def test_a_store_gives_what_the_stream_gives(tmp_path):
     assert "⟦" in found.show(3)
 
 
+def test_a_pass_of_unknown_length_shows_a_bar_too(monkeypatch):
+    totals = []
+
+    class Told(Bar):
+        def __init__(self, *, total, **options):
+            totals.append(total)
+            super().__init__(total=total, **options)
+
+    monkeypatch.setattr(sys.modules["interp.surveys.survey"], "Bar", Told)
+    means(iter([synthetic(60)]))
+    means(Cut(synthetic(60)), tokens=20)
+    assert totals == [None, 20]
+
+
 @pytest.mark.bad_input
 def test_what_is_refused():
     rows = synthetic(50)
@@ -164,6 +181,8 @@ def test_what_is_refused():
         survey(rows, [])
     with pytest.raises(RunError, match=r"size=0, tokens=None"):
         means(rows, size=0)
+    with pytest.raises(RunError, match=r"size=4096, tokens=9.5"):
+        means(rows, tokens=9.5)
     rows["L0.z"][7, 1, 2] = torch.inf
     where = f"document {int(rows.document[7])} at position {int(rows.position[7])}"
     with pytest.raises(RunError, match=f"L0.z has NaN or infinite numbers in {where}"):

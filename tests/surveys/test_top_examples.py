@@ -277,8 +277,9 @@ def test_what_is_refused():
     rows = synthetic(50)
     with pytest.raises(RunError, match=r"of='mean'; expected one of value, abs, norm"):
         top_examples(rows, "L0.mlp_post", of="mean")
-    with pytest.raises(RunError, match="expected k from 1 up"):
-        top_examples(rows, "L0.mlp_post", 0)
+    for wrong in ({"k": 0}, {"k": 1.5}, {"window": 5}, {"sampled": -1}, {"seed": "a"}):
+        with pytest.raises(RunError, match="expected whole numbers: k from 1 up"):
+            top_examples(rows, "L0.mlp_post", **wrong)
     with pytest.raises(SiteError, match="this source has no 'L3.mlp_post'"):
         top_examples(rows, "L3.mlp_post")
     with pytest.raises(SiteError, match="means 2 sites"):
