@@ -76,6 +76,8 @@ def to_datasets(
     from datasets import DatasetInfo, load_from_disk
 
     names = site_names(store.folder, store.sites, sites)
+    if not names:
+        raise StoreError("a data set of no site: name one, or leave sites out for all.")
     context = int(store.manifest.layout["context"]) if context is None else context
     n = _whole_contexts(store, context)
     hooks = _hooks(names)

@@ -62,7 +62,12 @@ def from_datasets(
 
     from interp.store.store import ActivationStore
 
-    data = dataset if isinstance(dataset, Dataset) else load_from_disk(str(dataset))
+    try:
+        data = dataset if isinstance(dataset, Dataset) else load_from_disk(str(dataset))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{str(dataset)!r} holds no data set: {error}.") from error
+    if not isinstance(data, Dataset):
+        raise StoreError(f"a {type(data).__name__} with {', '.join(data)}; expected one data set.")
     sites, context, kind = _read_features(data)
     per_shard = max(1, rows_per_shard // context)
     manifest = Manifest(

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Int
 from numpy import ndarray
 from torch import Tensor
 
 from interp.errors import InterpError, StoreError, nearest
-from interp.sites import Site
+from interp.sites import ALL, Edge, Site
 
-__all__ = ["Sites", "row_numbers", "site_names", "spans", "tokens_named"]
+__all__ = ["Sites", "kind_and_place", "row_numbers", "site_names", "spans", "tokens_named"]
 
-#: Some of a store's sites, by name; None: all.
-Sites = str | Site | Iterable[str | Site] | None
+#: Some of a store's sites, by name, or pairs of them; None: all.
+Sites = str | Site | Edge | Iterable[str | Site | Edge] | None
+
+_MOST_LAYERS = 10_000
 
 
 def row_numbers(index: Any, n: int) -> Int[ndarray, " row"]:
@@ -28,9 +33,13 @@ def row_numbers(index: Any, n: int) -> Int[ndarray, " row"]:
         StoreError: something else, or there is no such row.
     """
     if isinstance(index, slice):
-        if any(end is not None and end < 0 for end in (index.start, index.stop, index.step)):
+        ends = (index.start, index.stop, index.step)
+        if any(isinstance(end, Integral) and end < 0 for end in ends):
             raise StoreError(f"{index}: rows are counted from 0 up, and a slice runs forwards.")
-        return np.arange(*index.indices(n), dtype=np.int64)
+        try:
+            return np.arange(*index.indices(n), dtype=np.int64)
+        except (TypeError, ValueError) as error:
+            raise StoreError(f"{index} is no slice of rows: {error}.") from error
     given = _array(index)
     if given.size == 0:
         return np.empty(0, dtype=np.int64)
@@ -49,16 +58,22 @@ def row_numbers(index: Any, n: int) -> Int[ndarray, " row"]:
 
 
 def site_names(folder: Path, have: Mapping[str, tuple[int, ...]], sites: Sites) -> tuple[str, ...]:
-    """Names of sites, as the store writes them; a star stands for any number it has.
+    """Names of sites, as the store writes them, asked for as ``interp.harvest`` is asked.
+
+    ``"L*.z"`` are those of all layers that it has, ``"L0-2.z"`` those of three, ``"L2.mlp"`` is the
+    pair ``mlp.input`` and ``mlp_out``, and ``"a -> b"`` names both ends. What is no site is a pattern
+    over the names that it has (``"L2.*"``).
 
     Raises:
         StoreError: the store lacks one.
     """
     if sites is None:
         return tuple(have)
-    given = [sites] if isinstance(sites, str | Site) else list(sites)
+    if not isinstance(sites, str | Site | Edge | Iterable):
+        raise StoreError(f"sites={sites!r}; expected a site, several, or None for all.")
+    given = [sites] if isinstance(sites, str | Site | Edge) else list(sites)
     names: list[str] = []
-    for name in (str(site) if str(site) in have else _canonical(site) for site in given):
+    for name in (name for one in given for name in _asked(one, have)):
         meant = [one for one in have if fnmatchcase(one, name)]
         if not meant:
             raise StoreError(
@@ -69,11 +84,32 @@ def site_names(folder: Path, have: Mapping[str, tuple[int, ...]], sites: Sites) 
     return tuple(dict.fromkeys(names))
 
 
-def _canonical(site: str | Site) -> str:
+def _asked(given: str | Site | Edge, have: Iterable[str]) -> list[str]:
+    """Names, or patterns, of all that one wish stands for."""
+    if str(given) in have:
+        return [str(given)]
     try:
-        return str(Site.parse(site))
+        if isinstance(given, Edge) or (isinstance(given, str) and "->" in given):
+            edge = Edge.parse(given)
+            return [*_asked(edge.source, have), *_asked(edge.target, have)]
+        site = Site.parse(given)
+        if site.point == "mlp" and site.unit is None:
+            ends = [replace(site, point=point) for point in ("mlp.input", "mlp_out")]
+            return [name for end in ends for name in _asked(end, have)]
+        return _each_layer(site, have)
     except InterpError:
-        return str(site)
+        return [str(given)]
+
+
+def _each_layer(site: Site, have: Iterable[str]) -> list[str]:
+    """The site in each layer meant; those that there are, if that is what it says."""
+    if site.layer is None or site.layer.text.startswith("-") or ",-" in site.layer.text:
+        return [str(site)]  # layers from the end: a store does not know how many the model has
+    if site.layer != ALL:
+        return [str(site.at(layer=n)) for n in site.layer.expand(_MOST_LAYERS, "layer")]
+    layers = dict.fromkeys(one.layer for one in map(Site.parse, have) if one.layer is not None)
+    names = [str(site.at(layer=layer)) for layer in layers]
+    return [name for name in names if any(fnmatchcase(one, name) for one in have)] or [str(site)]
 
 
 def tokens_named(document: Any, position: Any) -> tuple[Int[ndarray, " n"], Int[ndarray, " n"]]:
@@ -99,6 +135,21 @@ def tokens_named(document: Any, position: Any) -> tuple[Int[ndarray, " n"], Int[
     return both[0].astype(np.int64), both[1].astype(np.int64)
 
 
+def kind_and_place(dtype: Any, device: Any) -> tuple[torch.dtype | None, torch.device | None]:
+    """A dtype, and a device with its number: "cuda" is this thread's current GPU, not another's.
+
+    Raises:
+        StoreError: it is no dtype, or there is no such device.
+    """
+    if not isinstance(dtype, torch.dtype | None):
+        raise StoreError(f"dtype={dtype!r}; expected a torch dtype, such as torch.float32.")
+    try:
+        return dtype, None if device is None else torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        why = str(error).splitlines()[0].rstrip(".")
+        raise StoreError(f"device={device!r} cannot be had: {why}.") from error
+
+
 def spans(numbers: Int[ndarray, " n"]) -> str:
     """Ascending numbers as text: ``positions 1 to 4 and 9``."""
     breaks = np.flatnonzero(np.diff(numbers) > 1) + 1
@@ -109,4 +160,10 @@ def spans(numbers: Int[ndarray, " n"]) -> str:
 
 
 def _array(given: Any) -> ndarray:
-    return np.atleast_1d(np.asarray(given.cpu() if isinstance(given, Tensor) else given))
+    if isinstance(given, Tensor):
+        given = given.detach().cpu()
+        given = given.float() if given.is_floating_point() else given  # bfloat16, which NumPy lacks
+    try:
+        return np.atleast_1d(np.asarray(given))
+    except ValueError as error:
+        raise StoreError(f"{given!r} is no row of whole numbers: {error}.") from error

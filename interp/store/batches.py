@@ -185,9 +185,10 @@ class Batches(IterableDataset[Rows]):
             _at_least_one("epochs", epochs)
         if not _whole(prefetch) or prefetch < 0:
             raise StoreError(f"prefetch={prefetch!r}; expected how many batches, 0 or more.")
-        rank, world = reading.part
-        size = reading.order.size
-        if not (_whole(rank) and _whole(world) and 0 <= rank < world and size % world == 0):
+        part, size = reading.part, reading.order.size
+        if not (isinstance(part, tuple | list) and len(part) == 2 and all(map(_whole, part)) and (
+            0 <= part[0] < part[1] and size % part[1] == 0
+        )):  # fmt: skip
             raise StoreError(
                 f"part={reading.part} of batches of {size} rows; expected (rank, world) with "
                 "0 <= rank < world, and a size that world divides."
@@ -257,6 +258,8 @@ class Batches(IterableDataset[Rows]):
         Raises:
             StoreError: it was saved with another store, seed, size or order, by name.
         """
+        if not isinstance(state, Mapping):
+            raise StoreError(f"{state!r} is no position; expected what state_dict() returned.")
         told = self._reading.order.differences(state)
         if state.get("store") != self._identity:
             told.insert(0, "another store")

@@ -28,7 +28,10 @@ from pathlib import Path
 
 from interp.errors import StoreError
 
-__all__ = ["PIECE", "make_folder", "remove", "sync_folder", "telling", "temporaries", "write_new"]
+__all__ = [
+    "PIECE", "is_temporary", "listed", "make_folder", "remove", "sync_folder", "telling",
+    "temporaries", "write_new",
+]  # fmt: skip
 
 #: Bytes that are written at a time: large enough to be fast, small enough to be interrupted.
 PIECE = 8 << 20
@@ -113,9 +116,28 @@ def telling(path: Path, *, size: int = 0) -> Iterator[None]:
         ) from error
 
 
+def listed(folder: str | Path) -> list[str]:
+    """The names of all that a folder holds, in order.
+
+    Raises:
+        StoreError: it is not there, or may not be listed.
+    """
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208
+    except OSError as error:
+        raise StoreError(
+            f"the files of {str(folder)!r} cannot be listed: {error.strerror}."
+        ) from error
+
+
 def temporaries(folder: Path) -> list[Path]:
     """What writers that died have left in a folder."""
-    return sorted(path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name))
+    return [folder / name for name in listed(folder) if is_temporary(name)]
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name was being written."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def sync_folder(folder: Path) -> None:

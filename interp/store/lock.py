@@ -16,10 +16,11 @@ from interp.store.files import telling
 __all__ = ["LOCK", "acquire", "being_written", "release"]
 
 LOCK = ".writer.lock"
+_PATIENCE = 0.2  # seconds: who asks whether somebody writes holds the lock for a moment
 
 
 def acquire(folder: Path) -> FileLock:
-    """Lock a store, at once or not at all.
+    """Lock a store, now or not at all.
 
     Raises:
         StoreError: somebody else has it, in this process or another, or it cannot be locked.
@@ -27,7 +28,7 @@ def acquire(folder: Path) -> FileLock:
     lock = FileLock(folder / LOCK, thread_local=False)
     with telling(folder / LOCK):
         try:
-            lock.acquire(blocking=False)
+            lock.acquire(timeout=_PATIENCE, poll_interval=0.02)
         except Timeout as error:
             raise StoreError(
                 f"another process is writing {str(folder)!r} (or this one, elsewhere). Wait until "
@@ -37,7 +38,7 @@ def acquire(folder: Path) -> FileLock:
 
 
 def release(lock: FileLock) -> None:
-    """Release, with the file gone first: whoever opened it meanwhile sees that it was unlinked."""
+    """Release, with the file gone first: filelock sees a file that was unlinked while it was opened."""
     if lock.is_locked:
         with suppress(OSError):  # a system that cannot unlink an open file keeps an empty one
             Path(lock.lock_file).unlink()

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from numpy import ndarray
 
 from interp.store.maps import Maps
 
 __all__ = ["Lookup"]
 
+_LAST = 2**31 - 1  # documents and positions up to here make one number of 64 bits
 _MOST_KEPT = 64  # shards whose numbers stay in memory, 16 bytes for each row
 
 
@@ -37,6 +39,8 @@ class Lookup:
         self, document: Int[ndarray, " n"], position: Int[ndarray, " n"]
     ) -> Int[ndarray, " n"]:
         """The row of each token, -1 where the store has none. Of several the first."""
+        known = (position >= -1) & (position <= _LAST) & (document <= _LAST)  # others would wrap
+        document, position = np.where(known, document, -1), np.where(known, position, 0)
         wanted = _number(document, position)
         order = np.argsort(wanted, kind="stable")
         documents, wanted = document[order], wanted[order]
@@ -51,25 +55,35 @@ class Lookup:
         out[order] = found
         return out
 
-    def positions(self, document: int) -> Int[ndarray, " n"]:
-        """The positions of one document that the store has, ascending."""
+    def positions(self, document: int, low: int = 0, high: int = 2**31 - 1) -> Int[ndarray, " n"]:
+        """The positions of one document, from ``low`` to ``high``, that the store has; ascending."""
         found = [np.empty(0, dtype=np.int64)]
         for place, _ in self._shards(np.array([document])):
             numbers, _ = self._numbers(place)
-            low, high = np.searchsorted(numbers, _number(np.array([document, document + 1]), -1))
-            found.append((numbers[low:high] & 0xFFFFFFFF) - 1)
+            ends = _number(np.array([document]), np.array([low, high + 1]))
+            first, last = np.searchsorted(numbers, ends)
+            found.append((numbers[first:last] & 0xFFFFFFFF) - 1)
         return np.unique(np.concatenate(found))
 
     def _shards(self, documents: Int[ndarray, " n"]) -> list[tuple[int, slice]]:
         """Shards that may hold rows of some documents (ascending), and of which of them."""
-        records = self.maps.records
-        low = np.searchsorted(documents, [record.first_document for record in records], "left")
-        high = np.searchsorted(documents, [record.last_document for record in records], "right")
+        first, last, filled = self._reach
+        low = np.searchsorted(documents, first, "left")
+        high = np.searchsorted(documents, last, "right")
         return [
             (int(place), slice(low[place], high[place]))
-            for place in np.flatnonzero(high > low)
-            if records[place].rows
+            for place in np.flatnonzero((high > low) & filled)
         ]
+
+    @cached_property
+    def _reach(
+        self,
+    ) -> tuple[Int[ndarray, " shard"], Int[ndarray, " shard"], Bool[ndarray, " shard"]]:
+        """Each shard's least and greatest document, and whether it has rows at all."""
+        records = self.maps.records
+        first = np.array([record.first_document for record in records], dtype=np.int64)
+        last = np.array([record.last_document for record in records], dtype=np.int64)
+        return first, last, np.array([record.rows > 0 for record in records], dtype=bool)
 
     def _numbers(self, place: int) -> tuple[Int[ndarray, " row"], Int[ndarray, " row"]]:
         """A shard's (document, position) numbers, ascending, and the row of each in the shard."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from math import prod
 from pathlib import Path
@@ -19,11 +19,11 @@ from typing import Any
 
 from interp.corpora.packed import Cursor
 from interp.errors import StoreError
-from interp.store.files import write_new
+from interp.store.files import listed, write_new
 
 __all__ = [
-    "MANIFEST", "Manifest", "ShardRecord", "read_manifest", "read_record", "read_records", "record_name",
-    "recorded", "shard_name", "stored", "write_manifest", "write_record",
+    "MANIFEST", "Manifest", "ShardRecord", "numbered", "read_manifest", "read_record", "read_records",
+    "read_state", "record_name", "recorded", "shard_name", "write_manifest", "write_record",
 ]  # fmt: skip
 
 MANIFEST = "manifest.json"
@@ -196,26 +196,49 @@ def read_record(folder: str | Path, index: int, *, store: str) -> ShardRecord:
     return record
 
 
-def read_records(folder: str | Path) -> dict[int, ShardRecord]:
-    """The records of a store's finished shards by index, whether it is complete or not.
+def read_state(folder: str | Path) -> tuple[Manifest, dict[int, ShardRecord]]:
+    """A store's manifest and the records of its finished shards by index, which belong together.
+
+    A writer that finishes meanwhile moves the records into the manifest: then they are as finished.
 
     Raises:
         StoreError: the manifest or a record is missing, edited or damaged.
     """
-    manifest, folder = read_manifest(folder), Path(folder)
-    if manifest.complete:
-        return {record.index: record for record in manifest.shards}
-    return {i: read_record(folder, i, store=manifest.id) for i in recorded(folder)}
+    manifest, trouble = read_manifest(folder), None
+    if not manifest.complete:
+        records = {}
+        try:
+            for index in recorded(folder):
+                records[index] = read_record(folder, index, store=manifest.id)
+        except StoreError as error:
+            trouble = error
+        now = read_manifest(folder)
+        if not now.complete and trouble is not None:
+            raise trouble
+        if not now.complete:
+            return manifest, records
+        manifest = now
+    return manifest, {record.index: record for record in manifest.shards}
+
+
+def read_records(folder: str | Path) -> dict[int, ShardRecord]:
+    """The records alone (see :func:`read_state`)."""
+    return read_state(folder)[1]
 
 
 def recorded(folder: str | Path) -> list[int]:
-    """The shards that have a record file, readable or not."""
-    return _numbered(folder, ".json")
+    """The shards that have a record file, readable or not.
+
+    Raises:
+        StoreError: the folder may not be listed.
+    """
+    return numbered(listed(folder), ".json")
 
 
-def stored(folder: str | Path) -> list[int]:
-    """The shards that have a file, recorded or not."""
-    return _numbered(folder, ".safetensors")
+def numbered(names: Iterable[str], suffix: str) -> list[int]:
+    """The shards that some files' names belong to: records end in .json, shards in .safetensors."""
+    stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
+    return sorted(int(stem) for stem in stems if re.fullmatch(r"[0-9]{6}|[1-9][0-9]{6,}", stem))
 
 
 def write_record(folder: str | Path, record: ShardRecord, *, store: str) -> None:
@@ -251,24 +274,18 @@ def _read(path: Path, keys: set[str]) -> dict[str, Any]:
     )
     try:
         content = json.loads(raw)
-        signature = content.pop("sha256")
-        intact = signature == _sha256(content)
+        intact = content.pop("sha256") == _sha256(content)
+        made = content.pop("format")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise damaged from error
-    if intact and content["format"] > _FORMAT:
+    if intact and made > _FORMAT:
         raise StoreError(
-            f"{str(path)!r} has format {content['format']}, made by a newer version of interp; "
+            f"{str(path)!r} has format {made}, made by a newer version of interp; "
             f"this one reads up to format {_FORMAT}. Upgrade interp."
         )
-    del content["format"]
     if not intact or content.keys() != keys or raw != _rendered(content):
         raise damaged
     return content
-
-
-def _numbered(folder: str | Path, suffix: str) -> list[int]:
-    stems = (path.stem for path in Path(folder).glob(f"*{suffix}"))
-    return sorted(int(stem) for stem in stems if re.fullmatch(r"[0-9]{6}|[1-9][0-9]{6,}", stem))
 
 
 def _sha256(content: Any) -> str:

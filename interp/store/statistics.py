@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,10 +196,12 @@ def stats(
         BudgetError: the covariances do not fit in memory.
     """
     names = site_names(store.folder, store.sites, sites)
+    if not names:
+        raise StoreError("statistics of no site: name one, or leave sites out for all.")
     count = len(store) if rows is None else rows
-    if not 1 <= count <= len(store):
+    if isinstance(count, bool) or not isinstance(count, Integral) or not 1 <= count <= len(store):
         raise StoreError(
-            f"statistics of {count} rows; this store has {len(store)}, take 1 or more."
+            f"statistics of {count!r} rows; this store has {len(store)}, take 1 or more."
         )
     width = {name: prod(store.sites[name]) for name in names}
     _check_room(width, covariance)

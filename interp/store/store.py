@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -22,9 +23,9 @@ from torch import Tensor
 
 from interp.corpora.reading import read
 from interp.errors import StoreError
-from interp.store.asking import Sites, row_numbers, site_names, spans, tokens_named
+from interp.store.asking import Sites, kind_and_place, row_numbers, site_names, spans, tokens_named
 from interp.store.lookup import Lookup
-from interp.store.manifest import Manifest, read_manifest, read_records
+from interp.store.manifest import Manifest, read_state
 from interp.store.maps import Maps
 from interp.store.rows import Rows
 from interp.store.shard import COLUMNS
@@ -67,7 +68,8 @@ class ActivationStore:
         Args:
             folder: where it lies.
             model: the model that it must have been made with.
-            sites: those that it must have; rows then hold these alone, in this order.
+            sites: those that it must have, named as ``interp.harvest`` takes them (``"L2.mlp"`` is
+                a pair); rows then hold these alone, in this order.
             corpus: the data that it must have been made from, as ``interp.harvest`` takes it.
 
         Raises:
@@ -75,9 +77,8 @@ class ActivationStore:
                 without one of the sites: what differs is named.
         """
         folder = Path(folder)
-        manifest = read_manifest(folder)
+        manifest, records = read_state(folder)
         _check(folder, manifest, model, corpus)
-        records = read_records(folder)
         done = tuple(records[index] for index in sorted(records))
         names = site_names(folder, manifest.sites, sites)
         return cls(
@@ -250,9 +251,7 @@ class ActivationStore:
             len(self), size, seed=seed, shuffle=shuffle, block=block, drop_last=drop_last
         )
         names = self._names(sites)
-        # "cuda" is this thread's current GPU, which the thread that reads ahead does not know.
-        where = None if device is None else torch.empty(0, device=device).device
-        reading = Reading(self._maps, order, names, dtype, where, part)
+        reading = Reading(self._maps, order, names, *kind_and_place(dtype, device), part)
         return Batches(reading, epochs=epochs, prefetch=prefetch, identity=self._identity)
 
     def stats(self, sites: Sites = None, **options: Any) -> Statistics:  # fmt: skip
@@ -314,16 +313,22 @@ class ActivationStore:
 
     def _around(self, row: int, before: int, after: int) -> tuple[Int[Tensor, " token"], int]:
         """The ids around a row, and which of them is its own."""
-        if before < 0 or after < 0:
-            raise StoreError(f"before={before}, after={after}; expected numbers of tokens.")
-        own = self._maps.gather(row_numbers(int(row), len(self)), ("document", "position"))
-        place = int(own["position"][0])
-        wanted = np.arange(max(0, place - before), place + after + 1) if place >= 0 else np.empty(0)
-        wanted = wanted[wanted != place].astype(np.int64)
-        found = self._lookup.rows(np.full(len(wanted), int(own["document"][0])), wanted)
-        earlier = found[(found >= 0) & (wanted < place)]
-        later = found[(found >= 0) & (wanted > place)]
-        rows = np.concatenate([earlier, [int(row)], later]).astype(np.int64)
+        if any(
+            isinstance(n, bool) or not isinstance(n, Integral) or n < 0 for n in (before, after)
+        ):
+            raise StoreError(f"before={before!r}, after={after!r}; expected numbers of tokens.")
+        index = row_numbers(row, len(self))
+        if len(index) != 1:
+            raise StoreError(f"{len(index)} rows; expected the number of one.")
+        own = self._maps.gather(index, ("document", "position"))
+        document, place = int(own["document"][0]), int(own["position"][0])
+        window = max(0, place - before), min(place + after, 2**31 - 1)
+        near = self._lookup.positions(document, *window) if place >= 0 else np.empty(0, np.int64)
+        earlier, later = (
+            self._lookup.rows(np.full(len(side), document), side)
+            for side in (near[near < place], near[near > place])
+        )
+        rows = np.concatenate([earlier, index, later])
         return self._maps.gather(rows, ("tokens",))["tokens"], len(earlier)
 
     def _absent(self, document: int, position: int) -> str:
@@ -332,7 +337,6 @@ class ActivationStore:
         if document < 0 or position < 0:
             return f"{what}: both are counted from 0."
         have = self._lookup.positions(document)
-        have = have[have >= 0]
         if not have.size:
             part = "" if self.complete else " so far (it is unfinished)"
             return (
@@ -349,6 +353,8 @@ def _check(folder: Path, manifest: Manifest, model: Any, corpus: Any) -> None:
     """The store was made with this model, from this data."""
     wanted = manifest
     if model is not None:
+        if not hasattr(model, "weights_hash"):
+            raise StoreError(f"model={model!r}; expected a model, as interp.load returns it.")
         wanted = replace(wanted, model=model.name, weights_hash=model.weights_hash)
     if corpus is not None:
         wanted = replace(wanted, corpus=read(corpus).identity)

@@ -27,6 +27,7 @@ from interp.store.manifest import (
     read_manifest,
     read_record,
     read_records,
+    read_state,
     record_name,
     recorded,
     shard_name,
@@ -96,7 +97,7 @@ class Writer:
         Raises:
             StoreError: there is no store, or it is damaged.
         """
-        return cls(Path(folder), read_manifest(folder), read_records(folder), None)
+        return cls(Path(folder), *read_state(folder), None)
 
     def write(self, index: int, rows: Rows, *, end: Cursor, forwarded: int) -> ShardRecord:
         """Add one shard; it is in the store when this returns.
@@ -126,8 +127,8 @@ class Writer:
             record = ShardRecord(index, len(rows), size, sha256, *known, forwarded, end)
             write_record(self.folder, record, store=self._id)
         except StoreError as error:
-            with suppress(OSError):  # without its record it would only take room
-                path.unlink(missing_ok=True)
+            with suppress(StoreError):  # without its record a shard would only take room
+                remove([self.folder / record_name(index), path])
             raise StoreError(f"{error}{self._still_needed()}") from error.__cause__
         self.done[index] = record
         return record

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
 from interp.corpora.packed import Cursor
 from interp.errors import StoreError
 from interp.store import manifest as module
+from interp.store.files import listed
 from interp.store.manifest import (
     ShardRecord,
+    numbered,
     read_manifest,
     read_record,
     read_records,
+    read_state,
     recorded,
-    stored,
     write_manifest,
     write_record,
 )
-from tests.store.small import plan
+from interp.store.writer import Writer
+from tests.store.small import SHARDS, add, plan
 
 RECORD = ShardRecord(3, 20, 4096, "ef" * 32, 30, 32, 64, Cursor(33, 5, "aa"))
 
@@ -90,6 +94,50 @@ def test_a_newer_format_is_refused(tmp_path, monkeypatch):
         read_manifest(tmp_path)
 
 
+def test_no_byte_can_change(tmp_path):
+    write_manifest(tmp_path, plan())
+    raw = (tmp_path / "manifest.json").read_bytes()
+    for place in range(len(raw)):
+        for bit in (1, 128):
+            changed = bytes([*raw[:place], raw[place] ^ bit, *raw[place + 1 :]])
+            (tmp_path / "manifest.json").write_bytes(changed)
+            with pytest.raises(StoreError, match="was edited or damaged"):
+                read_manifest(tmp_path)
+
+
+def test_reading_while_the_writer_finishes(tmp_path, monkeypatch):
+    """Between the first look at the manifest and the last record the store becomes complete."""
+    real = module.read_record
+    for vanish in (0, 2):  # before the first record is read, and amid them
+        folder = tmp_path / str(vanish)
+        writer = Writer.open(folder, plan())
+        for index in range(SHARDS):
+            add(writer, index)
+
+        def read_one(folder, index, *, store, writer=writer, vanish=vanish):
+            if index == vanish:
+                monkeypatch.setattr(module, "read_record", real)
+                writer.finish(SHARDS)
+            return real(folder, index, store=store)
+
+        monkeypatch.setattr(module, "read_record", read_one)
+        manifest, records = read_state(folder)
+        assert manifest.complete
+        assert sorted(records) == list(range(SHARDS))
+        writer.close()
+
+
+def test_a_folder_that_may_not_be_listed_is_no_empty_store(tmp_path, monkeypatch):
+    write_manifest(tmp_path, plan())
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(StoreError, match="cannot be listed: Permission denied"):
+        read_records(tmp_path)
+
+
 def test_no_manifest(tmp_path):
     with pytest.raises(StoreError, match="is no store, or has lost it"):
         read_manifest(tmp_path)
@@ -111,7 +159,8 @@ def test_which_files_are_shards_and_records(tmp_path):
     for name in ("000002", "1000000", "7", "00000x", "0000002", "manifest"):
         (tmp_path / f"{name}.json").touch()
         (tmp_path / f"{name}.safetensors").touch()
-    assert recorded(tmp_path) == stored(tmp_path) == [2, 1_000_000]
+    assert recorded(tmp_path) == [2, 1_000_000]
+    assert numbered(listed(tmp_path), ".safetensors") == [2, 1_000_000]
 
 
 def test_files_of_a_store_are_json_that_others_can_read(tmp_path):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 import shutil
+import sys
+import threading
 from dataclasses import replace
 
 import pytest
+from filelock import FileLock
 
 from interp.errors import StoreError
 from interp.store import files
@@ -197,6 +200,52 @@ def test_mending_as_the_message_says(store, whole):
     assert (store / "000002.safetensors").read_bytes() == (
         whole / "000002.safetensors"
     ).read_bytes()
+
+
+def test_a_flipped_letter_of_the_header_is_damage_and_no_other_store(store):
+    raw = (store / "000001.safetensors").read_bytes()
+    flip(store / "000001.safetensors", raw.index(read_manifest(store).id.encode()) + 5)
+    assert found(store) == [("000001.safetensors", "damaged")]
+
+
+def test_a_lost_manifest_is_not_mended_by_removing_it(store):
+    flip(store / "manifest.json", 100)
+    told = repr(verify(store))
+    assert "manifest.json: damaged" in told
+    assert "harvest anew into another folder" in told
+    assert "To mend a store" not in told
+
+
+def test_a_writer_that_finishes_meanwhile(tmp_path, monkeypatch):
+    """What is verified is the finished store, and nothing of what its writer moved is wrong."""
+    for moment in ("being_written", "listed", "read_record", "_others"):
+        writer = Writer.open(tmp_path / moment, plan())
+        for index in range(SHARDS):
+            add(writer, index)
+        real, calls = getattr(sys.modules["interp.store.verify"], moment), []
+
+        def finishing(*args, writer=writer, real=real, calls=calls, **keywords):
+            calls.append(args)
+            if len(calls) == 1:
+                writer.finish(SHARDS)
+                writer.close()
+            return real(*args, **keywords)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(f"interp.store.verify.{moment}", finishing)
+            seen = verify(tmp_path / moment)
+        assert seen.ok, seen
+        assert (seen.complete, seen.shards) == (True, SHARDS)
+
+
+def test_asking_who_writes_keeps_no_writer_out(store):
+    """Who asks holds the lock for a moment; a writer that comes then waits that long."""
+    asking = FileLock(store / ".writer.lock", thread_local=False)
+    asking.acquire()
+    timer = threading.Timer(0.05, asking.release)
+    timer.start()
+    Writer.open(store, plan()).close()
+    timer.join()
 
 
 def test_no_folder(tmp_path):
