@@ -36,8 +36,11 @@ def document_of(value: Any, *, field: str, where: str) -> Document:
         return str(value)
     if isinstance(value, Tensor):
         value = value.detach().cpu().numpy()
+    elif hasattr(value, "as_py"):  # a scalar of Arrow's, whose text is bytes to NumPy
+        return document_of(value.as_py(), field=field, where=where)
     try:
-        ids = np.asarray(value)
+        raw = isinstance(value, bytearray | memoryview)  # text to people, numbers to NumPy
+        ids = np.empty((0, 0)) if raw else np.asarray(value)
     except ValueError:  # lists of different lengths
         ids = np.empty((0, 0))
     if ids.ndim != 1 or (ids.dtype.kind not in "iu" and ids.size):

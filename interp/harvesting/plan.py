@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -52,10 +53,30 @@ class Asked:
             raise RunError(
                 f"packing={self.packing!r}; expected one of {', '.join(get_args(PackingName))}."
             )
-        for name in ("context", "tokens", "batch", "shard_mib"):
-            value = getattr(self, name)
-            if value is not None and value != "auto" and value <= 0:
-                raise RunError(f"{name}={value}; expected more than 0.")
+        if self.bos not in (None, True, False):
+            raise RunError(f"bos={self.bos!r}; expected True, False or None.")
+        for name, other in (
+            ("context", ()),
+            ("tokens", (None,)),
+            ("batch", ("auto",)),
+            ("seed", ()),
+        ):
+            if (value := getattr(self, name)) not in other:
+                object.__setattr__(self, name, _whole(name, value, other))
+        size = self.shard_mib
+        if size is not None and not (isinstance(size, Real) and 0 < size < math.inf):
+            raise RunError(f"shard_mib={size!r}; expected more than 0 MiB, or None.")
+
+
+def _whole(name: str, value: Any, other: tuple[Any, ...]) -> int:
+    """A whole number however it is written: 1e6, NumPy's. All but a seed are more than 0."""
+    whole = isinstance(value, Real) and not isinstance(value, bool) and value % 1 == 0
+    if whole and (value > 0 or name == "seed"):
+        return int(value)
+    least = "" if name == "seed" else " more than 0"
+    raise RunError(
+        f"{name}={value!r}; expected {' or '.join([f'a whole number{least}', *map(repr, other)])}."
+    )
 
 
 @dataclass(frozen=True)

@@ -150,12 +150,16 @@ class StreamBatches(IterableDataset[Rows], Iterator[Rows]):
             packed = pack(source.corpus, source.model.tokens, source.how, start=self._cursor)
             self._coming = limited(packed, source.tokens, self._kept)
         wanted = source.buffer if self.shuffle else self.size
-        while self._held.n < wanted and (batch := next(self._coming, None)) is not None:
-            n = capture(source.model, batch, source.asked.sites, self._landing, start=0)
-            tensors = {site: room[:n] for site, room in self._landing.tensors.items()}
-            self._landing.wait()
-            self._held.add(Rows(tensors, **origins([batch])))
-            self._cursor, self._kept = batch.end, self._kept + n
+        try:
+            while self._held.n < wanted and (batch := next(self._coming, None)) is not None:
+                n = capture(source.model, batch, source.asked.sites, self._landing, start=0)
+                tensors = {site: room[:n] for site, room in self._landing.tensors.items()}
+                self._landing.wait()
+                self._held.add(Rows(tensors, **origins([batch])))
+                self._cursor, self._kept = batch.end, self._kept + n
+        except BaseException:  # the batch in hand was not stored: packed anew by who asks again
+            self._coming = None
+            raise
 
     # -- where it is -------------------------------------------------------------------
 
@@ -247,8 +251,8 @@ def stream(
         raise RunError(f"buffer={buffer}; expected 1 or more rows.")
     places = wanted(model, sites)
     how, _ = settled_packing(model, places, asked)
-    text = read(corpus, field=field, seed=seed)
-    return ActivationStream(model, text, places, how, DTYPES[kind], buffer, tokens)
+    text = read(corpus, field=field, seed=asked.seed)
+    return ActivationStream(model, text, places, how, DTYPES[kind], buffer, asked.tokens)
 
 
 def _checked(source: ActivationStream, rows: int) -> int:

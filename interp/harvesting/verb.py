@@ -13,7 +13,8 @@ however it came about (on the same machine and versions).
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from interp.corpora.corpus import Corpus
 from interp.corpora.forecast import forecast as counted
 from interp.corpora.packing import pack
 from interp.corpora.reading import read
+from interp.errors import CorpusError, StoreError
 from interp.harvesting.forecast import Forecast, check_disk, speed, working_memory
 from interp.harvesting.plan import Asked, Dtype, PackingName, Plan, settle
 from interp.harvesting.ranks import Ranks
@@ -29,6 +31,8 @@ from interp.harvesting.wanted import SitesAsked, Wanted, wanted
 from interp.harvesting.work import Work, nothing_to_keep
 from interp.models.model import Model
 from interp.progress import Bar, announce
+from interp.store.files import listed, remove
+from interp.store.manifest import MANIFEST, numbered
 from interp.store.store import ActivationStore
 from interp.store.writer import Writer
 
@@ -120,7 +124,7 @@ def harvest(
         BudgetError: a single row does not fit in memory.
     """
     asked = Asked(dtype, context, tokens, batch, seed, packing, bos, special, shard_mib)
-    text = read(corpus, field=field, seed=seed)
+    text = read(corpus, field=field, seed=asked.seed)
     store, _ = harvested(
         model, text, wanted(model, sites), asked, Path(out), resume=resume, progress=progress
     )
@@ -143,13 +147,16 @@ def harvested(
         plan, writer = _begun(stack, ranks, model, corpus, sites, asked, out, resume)
         if writer.manifest.complete:
             return _finished(out, model, corpus, plan, writer), Tally((0,), (0,), 0.0)
-        told = _forecast(model, corpus, sites, plan, writer, out, ranks)
-        if ranks.lead and progress is not False:
-            _say(model, corpus, sites, plan, writer, told)
-        ranks.together()  # all have read what is done before anybody adds to it
+        with _taken_back(writer, ranks.lead):
+            told = _forecast(model, corpus, sites, plan, writer, out, ranks)
+            if ranks.lead and progress is not False:
+                _say(model, corpus, sites, plan, writer, told)
+            ranks.together()  # all have read what is done before anybody adds to it
         work = Work(model, sites, plan, writer, ranks)
         show = progress if ranks.lead else False
-        with Bar(total=told.rows, what="harvest", show=show) as bar:
+        own = None if told.rows is None else -(-told.rows // ranks.world)
+        bar = Bar(total=own, what="harvest", show=show)
+        with _taken_back(writer, ranks.world == 1), bar:
             n_shards = work.run(corpus, bar)
         forwarded, rows = ranks.gather(work.forwarded), ranks.gather(work.rows)
         if ranks.lead:
@@ -185,12 +192,36 @@ def _begun(
     return plan, writer
 
 
+@contextmanager
+def _taken_back(writer: Writer, may: bool) -> Iterator[None]:
+    """A failure before the first shard leaves no plan behind, which would bind the next call to it."""
+    try:
+        yield
+    except BaseException:
+        with suppress(StoreError):
+            if may and not any(
+                numbered(listed(writer.folder), e) for e in (".safetensors", ".json")
+            ):
+                remove([writer.folder / MANIFEST])
+        raise
+
+
 def _finished(
     out: Path, model: Model, corpus: Corpus, plan: Plan, writer: Writer
 ) -> ActivationStore:
-    """A store that was finished before, once its corpus is seen to be this one."""
-    end = writer.manifest.shards[-1].end
-    next(pack(corpus, model.tokens, plan.how, start=end), None)  # reads what lies behind the cursor
+    """A store that was finished before, once its corpus is seen to be this one.
+
+    Raises:
+        CorpusError: it is another, or a longer one.
+    """
+    manifest = writer.manifest
+    end, rows = manifest.shards[-1].end, sum(record.rows for record in manifest.shards)
+    more = next(pack(corpus, model.tokens, plan.how, start=end), None)  # reads all before it too
+    if more is not None and (manifest.tokens is None or rows < manifest.tokens):
+        raise CorpusError(
+            f"{corpus.name} goes on after document {end.document - 1}, with which the finished store "
+            f"in {str(out)!r} ends: harvest from the same corpus, or to another folder."
+        )
     return ActivationStore.open(out)
 
 

@@ -57,7 +57,16 @@ def wanted(model: Model, sites: SitesAsked) -> Wanted:
     Raises:
         SiteError: no site at all, one the model has not, or one that is not a value per token.
     """
-    given = [sites] if isinstance(sites, str | Site | Edge) else list(sites)
+    given = (
+        [sites]
+        if isinstance(sites, str | Site | Edge) or not isinstance(sites, Iterable)
+        else list(sites)
+    )
+    for one in given:
+        if not isinstance(one, str | Site | Edge):
+            raise SiteError(
+                f"{one!r} is no site to harvest; expected names such as 'L2.mlp_out', Sites or Edges."
+            )
     singles: dict[Site, None] = {}
     pairs: dict[tuple[str, str], None] = {}
     for one in given:

@@ -191,7 +191,10 @@ def test_hugging_face_datasets(datasets):
     assert again(read(unknown)) == TEXTS
     ids = datasets.Dataset.from_dict({"input_ids": [[1, 2], [3]]})
     assert again(read(ids)) == [[1, 2], [3]]
-    assert again(read(ids.with_format("torch"))) == [[1, 2], [3]]
+    for form in ("torch", "numpy", "pandas", "arrow"):
+        assert again(read(ids.with_format(form))) == [[1, 2], [3]]
+        assert again(read(data.with_format(form))) == TEXTS
+        assert again(read(data.to_iterable_dataset().with_format(form))) == TEXTS
     with pytest.raises(
         CorpusError, match="the data set has the fields 'n', 'text', expected 'body'"
     ):
@@ -239,6 +242,9 @@ def test_what_is_no_corpus_is_refused(tmp_path):
         (["a", None], r"document 1 is None \(NoneType\); expected a text, one row of token ids"),
         ([[1.5]], r"document 0 is a list of shape \[1\] and dtype float64"),
         ([[True]], "dtype bool"),
+        ([b"text"], "document 0 is a bytes; expected a text"),
+        ([bytearray(b"text")], "document 0 is a bytearray; expected a text"),
+        ([memoryview(b"text")], "document 0 is a memoryview; expected a text"),
         ([[[1], [2, 3]]], "document 0 is a list; expected"),
         ([{"a": 1, "b": 2}], r"document 0 has the fields 'a', 'b', expected 'text'.*field='a'"),
         (np.zeros((2, 3)), r"the array holds float64 of shape \[2, 3\]; expected token ids"),

@@ -6,12 +6,13 @@ import errno
 import os
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
 import interp
 from interp.corpora import Packing, pack
-from interp.errors import BudgetError, CorpusError, RunError, StoreError
+from interp.errors import BudgetError, CorpusError, RunError, SiteError, StoreError
 from interp.harvesting import forecast, verb, work
 from interp.store.manifest import read_manifest
 from tests import tiny
@@ -149,6 +150,37 @@ def test_a_corpus_that_only_looks_the_same_is_refused(demo, tmp_path):
     harvest(demo, lambda: iter(texts), tmp_path / "s")
     with pytest.raises(CorpusError, match="first .* documents"):
         harvest(demo, lambda: iter([*texts[1:], texts[0]]), tmp_path / "s")
+
+
+def test_a_stream_that_goes_on_is_not_the_finished_one(demo, tmp_path):
+    texts = list(interp.corpora.demo(20, seed=1).documents())
+    harvest(demo, lambda: iter(texts[:12]), tmp_path / "s")
+    with pytest.raises(CorpusError, match="goes on after document 11, with which the finished"):
+        harvest(demo, lambda: iter(texts), tmp_path / "s")
+    some = harvest(demo, lambda: iter(texts[:12]), tmp_path / "t", tokens=300)
+    assert len(harvest(demo, lambda: iter(texts), tmp_path / "t", tokens=300)) == len(some)
+
+
+def test_what_fails_before_its_first_shard_binds_nobody(demo, corpus, whole, tmp_path, monkeypatch):
+    out = tmp_path / "s"
+    with pytest.raises(CorpusError, match="no tokens"):
+        harvest(demo, [""], out)
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(forecast.shutil, "disk_usage", lambda place: usage._replace(free=1000))
+        with pytest.raises(StoreError, match="harvest fewer tokens"):
+            harvest(demo, corpus, out, context=64)
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "capture", _interrupted)
+        with pytest.raises(KeyboardInterrupt), pytest.warns(match="with 0 shards finished"):
+            harvest(demo, corpus, out, dtype="bfloat16")
+    assert list(out.iterdir()) == []
+    harvest(demo, corpus, out)
+    assert contents(out) == contents(whole[1])
+
+
+def _interrupted(*args, **options):
+    raise KeyboardInterrupt
 
 
 class Stopped(Exception):  # noqa: N818
@@ -307,8 +339,19 @@ def test_families_give_the_rows_of_each_text_alone(family, tmp_path):
         ({"dtype": "int8"}, RunError, "dtype='int8'; expected one of bfloat16, float32, float16"),
         ({"packing": "tight"}, RunError, "packing='tight'; expected one of auto"),
         ({"context": 4096}, RunError, "context=4096, but 'demo' reads at most"),
-        ({"tokens": 0}, RunError, "tokens=0; expected more than 0"),
-        ({"batch": -1}, RunError, "batch=-1; expected more than 0"),
+        ({"tokens": 0}, RunError, "tokens=0; expected a whole number more than 0 or None"),
+        ({"tokens": "100"}, RunError, "tokens='100'; expected a whole number"),
+        ({"tokens": float("nan")}, RunError, "tokens=nan; expected a whole number"),
+        ({"batch": -1}, RunError, "batch=-1; expected a whole number more than 0 or 'auto'"),
+        ({"batch": "Auto"}, RunError, "batch='Auto'; expected .* or 'auto'"),
+        ({"batch": 2.5}, RunError, "batch=2.5; expected a whole number"),
+        ({"context": None}, RunError, "context=None; expected a whole number"),
+        ({"seed": "a"}, RunError, "seed='a'; expected a whole number"),
+        ({"bos": "yes"}, RunError, "bos='yes'; expected True, False or None"),
+        ({"shard_mib": "3"}, RunError, "shard_mib='3'; expected more than 0"),
+        ({"shard_mib": float("inf")}, RunError, "shard_mib=inf; expected more than 0"),
+        ({"sites": None}, SiteError, "None is no site to harvest"),
+        ({"sites": [3]}, SiteError, "3 is no site to harvest"),
         ({"context": 1}, CorpusError, "context=1; expected at least 2"),
     ],
 )
@@ -319,6 +362,14 @@ def test_bad_arguments_are_refused_before_anything_is_written(
     with pytest.raises(error, match=text):
         harvest(demo, corpus, tmp_path / "s", **options)
     assert not (tmp_path / "s").exists()
+
+
+def test_whole_numbers_are_taken_however_they_are_written(demo, corpus, tmp_path):
+    numbers = {"tokens": 1e2, "context": np.int64(64), "batch": np.int32(3), "seed": np.int64(0)}
+    harvest(demo, corpus, tmp_path / "s", **numbers)
+    harvest(demo, corpus, tmp_path / "t", tokens=100, context=64, batch=3)
+    assert contents(tmp_path / "s") == contents(tmp_path / "t")
+    assert len(harvest(demo, "demo", tmp_path / "u", **numbers)) == 100
 
 
 def test_a_corpus_of_special_tokens_alone_is_refused(demo, tmp_path):

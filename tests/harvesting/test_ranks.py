@@ -6,13 +6,18 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
 
 import interp
+from interp.errors import StoreError
+from interp.harvesting import verb
+from interp.harvesting.plan import Asked
 from interp.harvesting.ranks import Ranks
+from interp.harvesting.wanted import wanted
 from tests.store.small import contents
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +104,29 @@ def test_the_other_ranks_stop_when_the_lead_is_refused(alone, tmp_path):
     assert "is no store" in done.stderr
     assert "rank 0 could not open the store" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt"]
+
+
+def test_a_rank_that_is_asked_for_another_harvest_says_so(tmp_path, monkeypatch):
+    """Each rank is given its own options: those of the lead are written before the others compare."""
+    model, corpus = interp.load("demo"), interp.corpora.demo(4, seed=1)
+
+    def begin(ranks, **options):
+        asked = Asked(**{**OPTIONS, **options})
+        places = wanted(model, "L1.mlp_out")
+        with ExitStack() as stack:
+            return verb._begun(stack, ranks, model, corpus, places, asked, tmp_path / "s", True)[0]
+
+    monkeypatch.setattr(Ranks, "follow", lambda self, failed=False: None)
+    lead = begin(Ranks(0, 2))
+    assert begin(Ranks(1, 2)).manifest == lead.manifest
+    with pytest.raises(StoreError, match="rank 1 was asked for another harvest: dtype: the store"):
+        begin(Ranks(1, 2), dtype="bfloat16")
+
+
+OPTIONS = {
+    "dtype": "float32", "context": 32, "tokens": None, "batch": "auto", "seed": 0, "packing": "auto",
+    "bos": None, "special": False, "shard_mib": None,
+}  # fmt: skip
 
 
 def test_one_process_is_rank_0_of_1():

@@ -88,6 +88,26 @@ def test_it_goes_on_exactly_where_it_was(source, shuffle, after):
         assert torch.equal(a["L1.mlp_out"], b["L1.mlp_out"])
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, torch.OutOfMemoryError])
+def test_a_failure_on_the_way_loses_no_row(source, monkeypatch, error):
+    want, real, calls = Rows.cat(list(source.batches(256, seed=2))), module.capture, 0
+
+    def failing(*args, **options):
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise error
+        return real(*args, **options)
+
+    monkeypatch.setattr(module, "capture", failing)
+    batches = source.batches(256, seed=2)
+    with pytest.raises(error):
+        next(batches)
+    got = Rows.cat(list(batches))
+    assert torch.equal(keys(got), keys(want))
+    assert torch.equal(got["L2.z"], want["L2.z"])
+
+
 def test_a_state_of_another_stream_is_refused(demo, source):
     state = source.batches(64, seed=2).state_dict()
     with pytest.raises(RunError, match="seed 2, and these have 3"):
