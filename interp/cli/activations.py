@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -104,7 +104,18 @@ def info(folder: Folder, json: Json = False) -> None:
     if json:
         print_json(facts)
     else:
-        table(f"store {folder}", ["", ""], [(name, str(value)) for name, value in facts.items()])
+        table(f"store {folder}", ["", ""], [(name, _told(value)) for name, value in facts.items()])
+
+
+def _told(value: Any) -> str:
+    """A value for people: numbers with separators, what is nested without its brackets."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_told(part)}" for name, part in value.items())
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        return ", ".join(" → ".join(map(str, pair)) for pair in value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)
 
 
 @store.command("verify")
