@@ -157,6 +157,7 @@ class Correlate:
             values=state.paired.pearson().float().cpu(), null=null,
             n_tokens=state.paired.a.count,
             n_null=0 if state.chance is None else state.chance.a.count,
+            same=self.readings[0].as_read == self.readings[1].as_read,
             provenance=provenance,
         )  # fmt: skip
 

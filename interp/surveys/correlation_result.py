@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import ResultError, nearest
@@ -34,6 +35,7 @@ class Correlation(Stored):
         null: for each unit of ``a`` the largest |r| with any unit of ``b`` when tokens are paired with
             tokens of other documents. A partner below it is no finding. NaN where no such pairs came.
         n_tokens, n_null: tokens, and pairs of the null.
+        same: whether both are read from one site in one way, so that equal names are one unit.
         provenance: model, corpus, versions and the call.
     """
 
@@ -45,10 +47,11 @@ class Correlation(Stored):
     null: Float[Tensor, " a"]
     n_tokens: int
     n_null: int
+    same: bool
     provenance: Provenance
 
     def __repr__(self) -> str:
-        best = float(self.values.abs().nan_to_num(0.0).max())
+        best = float(self._sizes().max().clamp(min=0.0))
         return (
             f"Correlation({self.a} × {self.b}: {len(self.a_names)} × {len(self.b_names)} units; largest "
             f"|r| {best:.3f}, by chance {self.null_max:.3f}; {self.n_tokens:,} tokens)"
@@ -61,11 +64,15 @@ class Correlation(Stored):
         return float(known.max()) if len(known) else float("nan")
 
     def to_frame(self) -> DataFrame:
-        """The best partner of each unit of ``a``: columns ``a``, ``b``, ``r``, ``null`` (largest |r| by chance)."""
+        """The best partner of each unit of ``a``: columns ``a``, ``b``, ``r``, ``null`` (largest |r| by chance).
+
+        No unit is its own partner.
+        """
         import pandas as pd
 
-        known = [i for i, row in enumerate(self.values) if not bool(row.isnan().all())]
-        best = self.values[known].abs().nan_to_num(-1.0).argmax(1).tolist() if known else []
+        sizes = self._sizes()
+        known = (sizes.amax(1) >= 0).nonzero().flatten().tolist()
+        best = sizes[known].argmax(1).tolist() if known else []
         return pd.DataFrame({
             "a": [self.a_names[i] for i in known],
             "b": [self.b_names[j] for j in best],
@@ -76,7 +83,7 @@ class Correlation(Stored):
     def top(self, n: int = 10, *, unit: str | None = None) -> DataFrame:
         """The ``n`` pairs with the largest |r|, of all or of one unit: ``a``, ``b``, ``r``, ``null``.
 
-        A unit's pair with itself, where both sites are one, is left out.
+        Where both sites are one, each pair comes once, and a unit's pair with itself is left out.
 
         Raises:
             ResultError: no such unit.
@@ -94,12 +101,13 @@ class Correlation(Stored):
         return pd.DataFrame(rows, columns=["a", "b", "r", "null"])
 
     def _strongest(self, n: int, unit: str | None = None) -> list[tuple[int, int]]:
-        sizes = self.values.abs().nan_to_num(-1.0)
-        if self.a == self.b:  # one site with itself: each pair once, and no unit with itself
-            where = {name: i for i, name in enumerate(self.b_names)}
-            own = torch.tensor([where.get(name, -1) for name in self.a_names])[:, None]
-            earlier = torch.arange(len(self.b_names)) <= own
-            sizes = sizes.masked_fill(earlier, -1.0)
+        sizes = self._sizes()
+        if self.same:  # a pair whose mirror image comes earlier
+            i, j = (torch.arange(n) for n in self.values.shape)
+            row, column = _places(self.b_names, self.a_names), _places(self.a_names, self.b_names)
+            row, column, i = row[None], column[:, None], i[:, None]
+            earlier = (row < i) | ((row == i) & (column < j))
+            sizes = sizes.masked_fill((row >= 0) & (column >= 0) & earlier, -1.0)
         if unit is not None:
             mine = torch.tensor([name == unit for name in self.a_names])[:, None]
             theirs = torch.tensor([name == unit for name in self.b_names])
@@ -107,6 +115,14 @@ class Correlation(Stored):
         order = sizes.flatten().sort(descending=True, stable=True)
         chosen = order.indices[:n][order.values[:n] >= 0].tolist()
         return [divmod(flat, len(self.b_names)) for flat in chosen]
+
+    def _sizes(self) -> Float[Tensor, "a b"]:
+        """|r|; -1 where it is unknown, and for a unit with itself."""
+        sizes = self.values.abs().nan_to_num(-1.0)
+        if not self.same:
+            return sizes
+        own = _places(self.a_names, self.b_names)[:, None] == torch.arange(len(self.b_names))
+        return sizes.masked_fill(own, -1.0)
 
     def plot(self, *, title: str | None = None) -> Figure:
         """A map of r, red positive and blue negative; of many units those in the strongest pairs."""
@@ -141,6 +157,12 @@ class Correlation(Stored):
             title=title or f"best partner in {self.b} of each unit of {self.a} ({self.n_tokens:,} tokens)",
             x_name="|r| over tokens", y_name=f"units of {self.a}",
         )  # fmt: skip
+
+
+def _places(names: Sequence[str], among: Sequence[str]) -> Int[Tensor, " name"]:
+    """Where each name stands among others; -1: nowhere."""
+    where = {name: i for i, name in enumerate(among)}
+    return torch.tensor([where.get(name, -1) for name in names])
 
 
 def _short(name: str) -> str:

@@ -1,7 +1,8 @@
 """Where a survey's rows come from: a store, a live stream, or any iterable of Rows.
 
-A survey reads a source once, in its own order: documents one after another, tokens as they stand
-in them. That is what lets an example show its context without anything being kept.
+A survey reads a source once, in its own order: stretches of documents, each no longer than the
+context, tokens as they stand in them. That is what lets an example show the text around it without
+anything being kept.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ _MOST_LAYERS = 10_000
 class Source(Protocol):
     """Rows of activations, one for each token, that can be read from the first to the last.
 
-    ``interp.harvest``'s store and ``interp.stream`` are sources; both give rows in the corpus's order
-    with ``shuffle=None``.
+    ``interp.harvest``'s store and ``interp.stream`` are sources; with ``shuffle=None`` both give rows
+    in the order in which the corpus was packed.
     """
 
     @property

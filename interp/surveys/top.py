@@ -215,8 +215,9 @@ def top_examples(
             treat each alone.
         per_document: at most one example of a document for each unit: its strongest.
         sampled: as many more, drawn by ``seed`` among all tokens where the unit is not zero.
-        window: how many tokens are shown before and behind. Only tokens that the source has: where
-            special tokens were filtered out, the text has gaps.
+        window: how many tokens are shown before and behind. Only tokens that the source has beside it:
+            where special tokens were filtered out, the text has gaps, and where a document was cut at
+            the context, it may break off, as it did for the model.
         model: a Model or a tokenizer, to show text; None: the source's own, if it has one, else
             ids are shown and :meth:`TopExamples.with_text` adds the text.
         tokens, size, progress: as in :func:`survey`.

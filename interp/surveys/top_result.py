@@ -32,9 +32,9 @@ class TopExamples(Stored):
         names, units: of each unit its name and its number.
         k: how many examples are the strongest ones.
         before: tokens of a window before the example's own.
-        values: what the unit holds at each token of the window, in the site's unit; NaN where the
-            document has no token.
-        tokens: ids of the window; -1 where the document has no token.
+        values: what the unit holds at each token of the window, in the site's unit; NaN where no
+            token of the document stands beside it.
+        tokens: ids of the window; -1 there.
         document, position: of the example's own token, as the source counts them.
         n_tokens: tokens surveyed.
         words: text of each id that occurs, by the id as text; None: not known yet.

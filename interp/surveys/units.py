@@ -101,6 +101,11 @@ class Reading:
         """The site whose rows are read."""
         return str(Site.parse(self.site).whole)
 
+    @property
+    def as_read(self) -> tuple[str, bool, Transform | None]:
+        """What a unit's number means: where it is equal, equal numbers are one unit."""
+        return self.whole, self.norm, self.transform
+
     def __call__(self, rows: Rows) -> Float[Tensor, "row unit"]:
         """The numbers in float32.
 

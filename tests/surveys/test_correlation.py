@@ -146,6 +146,32 @@ def test_in_texts_of_one_template_the_null_says_that_chance_gives_as_much():
     assert mixed.null_max < 0.5
 
 
+def test_a_units_partner_is_never_itself():
+    rows = synthetic(300)
+    one = correlation(rows, "L1.mlp_post", "L1.mlp_post")
+    assert (one.to_frame()["a"] != one.to_frame()["b"]).all()
+    off = one.values.masked_fill(torch.eye(7, dtype=torch.bool), 0)
+    assert f"largest |r| {float(off.abs().max()):.3f}" in repr(one)
+    part = correlation(rows, "L1.mlp_post.N5", "L1.mlp_post")
+    assert sorted(part.top(20)["b"]) == [f"L1.mlp_post.N{i}" for i in (0, 1, 2, 3, 4, 6)]
+    some = correlation(rows, "L1.mlp_post", "L1.mlp_post", a_units=[4, 5], b_units=[1, 5, 4])
+    pairs = {frozenset(pair) for pair in zip(some.top()["a"], some.top()["b"], strict=True)}
+    named = [{1, 4}, {1, 5}, {4, 5}]
+    assert pairs == {frozenset(f"L1.mlp_post.N{i}" for i in pair) for pair in named}
+    assert len(some.top()) == 3
+
+
+def test_two_dictionaries_on_one_site_keep_all_their_pairs():
+    rows = synthetic(300)
+    turn = torch.randn(7, 7, generator=torch.Generator().manual_seed(0))
+    found = correlation(rows, "L1.mlp_post", "L1.mlp_post",
+                        a_transform=lambda x: x, b_transform=lambda x: x @ turn)  # fmt: skip
+    assert len(found.top(100)) == 49
+    assert not found.same
+    both = correlation(rows, "L0.z", "L0.z", a_transform=lambda x: x[:, 0], b_units=[0, 1])
+    assert len(both.top(100)) == 8
+
+
 @pytest.mark.bad_input
 def test_what_is_refused():
     rows = synthetic(50)
