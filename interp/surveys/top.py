@@ -27,7 +27,7 @@ from interp.store.rows import Rows
 from interp.surveys.kept import Block, Kept
 from interp.surveys.source import Source, is_whole
 from interp.surveys.survey import survey
-from interp.surveys.top_result import TopExamples
+from interp.surveys.top_result import TopExamples, can_read, check_reader
 from interp.surveys.units import Reading, Transform, pieces
 
 __all__ = ["Top", "top_examples"]
@@ -224,12 +224,15 @@ def top_examples(
 
     Raises:
         SiteError, RunError: as in :func:`survey`; a transform that does not fit.
+        ResultError: a ``model`` that cannot read token ids.
         BudgetError: the examples of so many units do not fit in memory.
     """
     plan = Top(site, k, units, of, transform, per_document, sampled, window, seed)
-    (result,) = survey(source, [plan], tokens=tokens, size=size, progress=progress)
     reader = getattr(source, "model", None) if model is None else model
-    return result if reader is None else result.with_text(reader)
+    if model is not None:
+        check_reader(model)  # now, not after the pass
+    (result,) = survey(source, [plan], tokens=tokens, size=size, progress=progress)
+    return result.with_text(reader) if can_read(reader) else result
 
 
 def _lots(first: int, count: int, seed: int, device: torch.device) -> Float[Tensor, " row"]:

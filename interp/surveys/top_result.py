@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-__all__ = ["TopExamples"]
+__all__ = ["TopExamples", "can_read", "check_reader"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,21 +71,18 @@ class TopExamples(Stored):
         """The same examples with the text of their tokens.
 
         Args:
-            model: a Model, or a Hugging Face tokenizer.
+            model: a Model that has a tokenizer, or a Hugging Face tokenizer.
 
         Raises:
             ResultError: it is neither.
         """
+        check_reader(model)
         ids = self.tokens.unique().tolist()
         known = [index for index in ids if index >= 0]
         if hasattr(model, "to_str_tokens"):
             texts = model.to_str_tokens(known)
-        elif hasattr(model, "decode"):
-            texts = [str(model.decode([index])) for index in known]
         else:
-            raise ResultError(
-                f"with_text() got a {type(model).__name__}; expected a Model or a tokenizer."
-            )
+            texts = [str(model.decode([index])) for index in known]
         return replace(self, words={str(i): text for i, text in zip(known, texts, strict=True)})
 
     def to_frame(self) -> DataFrame:
@@ -203,6 +200,22 @@ class TopExamples(Stored):
         raise ResultError(
             f"no unit {unit!r} among these {len(self.units)}; expected a number or a name, nearest: "
             f"{nearest(str(unit), some)}."
+        )
+
+
+def can_read(model: Any) -> bool:
+    """Whether this can turn token ids into text."""
+    if hasattr(model, "to_str_tokens"):
+        return getattr(model, "tokenizer", True) is not None
+    return hasattr(model, "decode")
+
+
+def check_reader(model: Any) -> None:
+    """ResultError for what cannot read ids."""
+    if not can_read(model):
+        without = " without a tokenizer" if hasattr(model, "to_str_tokens") else ""
+        raise ResultError(
+            f"the text was asked of a {type(model).__name__}{without}; expected a Model or a tokenizer."
         )
 
 

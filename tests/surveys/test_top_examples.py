@@ -13,6 +13,7 @@ from interp.store.rows import Rows
 from interp.surveys import TopExamples, kept, top_examples
 from interp.surveys import top as top_module
 from interp.surveys.top import Top, _lots
+from tests import tiny
 from tests.surveys.rows import CUTS, Cut, synthetic
 from tests.views.browser import needs_browser, screenshot
 
@@ -204,6 +205,32 @@ def test_text_of_a_source_without_a_model_is_added_later(demo, neurons):
     assert not re.search(r"⟦\d+⟧", read.show(3, n=1).splitlines()[1]) or read.words is not None
     assert bare.with_text(demo.tokenizer).words.keys() == read.words.keys()
     assert neurons.words is not None
+
+
+def test_a_model_without_a_tokenizer_shows_ids():
+    model = interp.load(tiny.shared("gpt2"))
+    found = top_examples(
+        interp.stream(model, tiny.tokens(), "L0.mlp_post", context=16), "L0.mlp_post", k=1
+    )
+    assert found.words is None
+    assert f"⟦{int(found.tokens[0, 0, found.before])}⟧" in found.show(0)
+
+
+class Unread:
+    """A source that must not be read."""
+
+    sites = ("L0.mlp_post",)
+
+    def batches(self, size, *, shuffle=None):
+        raise AssertionError("the pass has begun")
+
+
+@pytest.mark.bad_input
+def test_who_cannot_read_is_refused_before_the_pass():
+    with pytest.raises(ResultError, match="a Model without a tokenizer"):
+        top_examples(Unread(), "L0.mlp_post", model=interp.load(tiny.shared("gpt2")))
+    with pytest.raises(ResultError, match="a int; expected a Model or a tokenizer"):
+        top_examples(Unread(), "L0.mlp_post", model=3)
 
 
 def test_examples_as_lines(neurons):
