@@ -19,11 +19,13 @@ class Forecast:
         kept: tokens whose activations are kept; None if nobody knows.
         forwarded: tokens that go through the model, every BOS included.
         exact: counted, not told from a part.
+        filled: the share of the places that are run which hold a token; the others are padding.
     """
 
     kept: int | None
     forwarded: int | None
     exact: bool
+    filled: float = 1.0
 
 
 def forecast(
@@ -50,15 +52,17 @@ def forecast(
         return Forecast(None, None, False)
     first, share = _beginning(corpus, sample)
     part = Corpus(corpus.name, corpus.identity, len(first), lambda: iter(first))
-    kept = forwarded = 0
+    kept = forwarded = places = 0
     for batch in pack(part, tokens, how):
         kept += batch.n_kept
         forwarded += int(batch.tokens.n_real.sum())
+        places += batch.keep.numel()
+    filled = forwarded / places
     if share is None:
-        return Forecast(kept, forwarded, True)
+        return Forecast(kept, forwarded, True, filled)
     size = sum(map(weight, first))
     times = whole / size if whole is not None else (corpus.n_documents or 0) / share
-    return Forecast(round(kept * times), round(forwarded * times), False)
+    return Forecast(round(kept * times), round(forwarded * times), False, filled)
 
 
 def _beginning(corpus: Corpus, sample: int) -> tuple[list[Document], float | None]:

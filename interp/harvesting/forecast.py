@@ -32,9 +32,11 @@ class Forecast:
         forwarded: tokens still to be run.
         exact: whether they were counted, or estimated from a sample.
         row_bytes: bytes of one row on disk.
-        memory: bytes of a batch at work and of the shards on their way to disk.
-        tokens_per_s: measured on this model with this batch, all ranks together.
+        memory: bytes of a batch at work and of the shards on their way to disk, in each rank.
+        tokens_per_s: measured on this model with this batch, all ranks together; padding takes its
+            share of the time and does not count.
         free: bytes free on the disk.
+        ranks: how many share the work.
     """
 
     rows: int | None
@@ -44,6 +46,7 @@ class Forecast:
     memory: int
     tokens_per_s: float
     free: int
+    ranks: int = 1
 
     @property
     def disk(self) -> int | None:
@@ -57,7 +60,7 @@ class Forecast:
     def __str__(self) -> str:
         about = "" if self.exact else "about "
         speed = f"{self.tokens_per_s:,.0f} tokens/s"
-        memory = f"memory {as_text(self.memory)}"
+        memory = f"memory {as_text(self.memory)}{' a rank' if self.ranks > 1 else ''}"
         if self.disk is None or self.seconds is None:
             each = f"{self.row_bytes:,} bytes a token"
             return f"as many tokens as the corpus has; disk {each}; {memory}; {speed}"

@@ -2,7 +2,7 @@
 
 The ranks share out the shards that are missing; nothing else passes between them than "the lead has
 opened the store", "all have read what is done" and, at the end, what each has run. A rank that dies
-loses its shard in flight: torchrun stops the others, and the same command goes on, with as many
+loses its shards in flight: torchrun stops the others, and the same command goes on, with as many
 ranks as there are then.
 """
 

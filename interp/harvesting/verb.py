@@ -113,7 +113,8 @@ def harvest(
             they are.
         special: also store special tokens (BOS, EOS, padding), whose activations are unlike others'.
         field: which field of JSON records and datasets holds the text.
-        shard_mib: size of a shard, about; 64 unless told. A kill loses one shard at most.
+        shard_mib: size of a shard, about; 64 unless told. A kill loses at most the one
+            that is being run and the one on its way to disk, in each rank.
         progress: None shows a bar to a person, True always; False is silent.
 
     Raises:
@@ -248,8 +249,9 @@ def _forecast(
         exact=size.exact,
         row_bytes=row_bytes,
         memory=working_memory(model, sites, plan.how, shard),
-        tokens_per_s=speed(model, sites, plan.how) * ranks.world,
+        tokens_per_s=speed(model, sites, plan.how) * size.filled * ranks.world,
         free=check_disk(out, None if rows is None else rows * row_bytes, shard=shard),
+        ranks=ranks.world,
     )
 
 
