@@ -12,7 +12,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -117,11 +118,11 @@ class Manifest:
         if self.dtype not in _BYTES:
             raise StoreError(f"a store's dtype is one of {', '.join(_BYTES)}, not {self.dtype!r}.")
 
-    @property
+    @cached_property
     def id(self) -> str:
         """sha256 over the plan: all but ``complete`` and ``shards``."""
-        plan = {name: value for name, value in asdict(self).items() if name not in _PROGRESS}
-        return _sha256(plan)
+        plan = asdict(replace(self, shards=()))  # thousands of records take a while to unpack
+        return _sha256({name: value for name, value in plan.items() if name not in _PROGRESS})
 
     @property
     def row_bytes(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import random
 import shutil
 import sys
@@ -16,6 +18,7 @@ from interp.store import files
 from interp.store.manifest import read_manifest, write_manifest, write_record
 from interp.store.verify import verify
 from interp.store.writer import Writer
+from tests.store.reading import table, write
 from tests.store.small import SHARDS, add, fill, plan
 
 
@@ -246,6 +249,21 @@ def test_asking_who_writes_keeps_no_writer_out(store):
     timer.start()
     Writer.open(store, plan()).close()
     timer.join()
+
+
+def test_the_work_grows_with_the_shards_and_not_with_their_square(tmp_path, monkeypatch):
+    """A store of many shards is told by one id, and each record is unpacked a few times at most."""
+    unpacked, real = [], dataclasses.asdict
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    folder = write(tmp_path / "store", table(300), per_shard=1).folder
+
+    def counting(one, **keywords):
+        unpacked.append(len(getattr(one, "shards", ())))
+        return real(one, **keywords)
+
+    monkeypatch.setattr("interp.store.manifest.asdict", counting)
+    assert verify(folder).ok
+    assert sum(unpacked) <= 3 * 300
 
 
 def test_no_folder(tmp_path):
