@@ -80,7 +80,8 @@ class Statistics:
     def norm_quantile(self, q: float) -> Float[Tensor, " site"]:
         """The norm that a share ``q`` of the rows does not exceed, from the histogram.
 
-        Right to within 9%, the width of a bin; 1 gives the exact maximum.
+        Right to within 9%, the width of a bin; 1 gives the exact maximum. Norms below 2⁻⁶⁴ count as
+        0, those above 2⁶⁴ as the maximum.
 
         Raises:
             ResultError: ``q`` is no share.
@@ -90,6 +91,7 @@ class Statistics:
         share = self.norm_histogram.double().cumsum(-1) / self.count
         bins = (share < q).sum(-1).clamp(max=BINS - 1)
         middle = 2.0 ** ((bins.double() + 0.5) / PER_OCTAVE + LOWEST)
+        middle[bins == 0], middle[bins == BINS - 1] = 0.0, torch.inf
         return torch.minimum(middle, self.norm_max) if q < 1 else self.norm_max
 
     def to_frame(self) -> DataFrame:
@@ -268,8 +270,12 @@ def _check_room(width: Mapping[str, int], covariance: bool) -> None:
 
 def _not_finite(store: ActivationStore, part: Any, name: str) -> str:
     bad = int((~part[name].flatten(1).isfinite().all(-1)).nonzero()[0])
+    remedy = (
+        "Harvest in bfloat16 or float32, which do not overflow where float16 does."
+        if store.dtype is torch.float16
+        else "The model itself computed that: see model.run on this document."
+    )
     return (
         f"{name} of {str(store.folder)!r} is not finite at document {int(part.document[bad])}, position "
-        f"{int(part.position[bad])}: statistics of it would say nothing. Harvest in bfloat16 or "
-        "float32, which do not overflow where float16 does."
+        f"{int(part.position[bad])}: statistics of it would say nothing. {remedy}"
     )

@@ -105,8 +105,8 @@ class Verification:
             f"{self.shards} shards · {self.rows:,} rows · {self.bytes:,} bytes read"
         )
         tail = [f"  {problem}" for problem in self.problems]
-        mendable = any(problem.file != MANIFEST for problem in self.problems)
-        return "\n".join([head, *tail, *([_REMEDY] if mendable else [])])
+        mendable = all(problem.file != MANIFEST for problem in self.problems)
+        return "\n".join([head, *tail, *([] if self.ok or not mendable else [_REMEDY])])
 
 
 def verify(folder: str | Path, *, progress: bool | None = None) -> Verification:
@@ -163,6 +163,7 @@ def _verified(folder: Path, progress: bool | None) -> Verification:
     total = sum(size // PIECE + 1 for size in sizes.values())
     with Bar(total=total, what="verify", show=progress) as bar:
         problems += _read(folder, manifest, records, sizes, bar.advance)
+    problems = _of_the_manifest(problems, len(sizes))
     problems += _others(folder, manifest, records, names, busy or being_written(folder))
     return Verification(
         folder=str(folder),
@@ -251,8 +252,6 @@ def _diagnosed(
     """Why a shard has not the hash of its record."""
     if owner is not None:
         return Problem(path.name, "swapped", f"it holds the content of {shard_name(owner)}")
-    if size < record.bytes:
-        return Problem(path.name, "truncated", f"{size:,} bytes of {record.bytes:,}")
     try:
         named = str(read_header(path)["__metadata__"].get("store", ""))
     except StoreError:
@@ -261,9 +260,21 @@ def _diagnosed(
     if sum(one != two for one, two in zip(named, manifest.id, strict=False)) > len(named) // 2:
         detail = f"its header names the store {named[:12]}…, not {manifest.id[:12]}…"
         return Problem(path.name, "other store", detail)
+    if size < record.bytes:
+        return Problem(path.name, "truncated", f"{size:,} bytes of {record.bytes:,}")
     if size > record.bytes:
         return Problem(path.name, "too long", f"{size:,} bytes, {record.bytes:,} were written")
     return Problem(path.name, "damaged", "1 or more bytes changed since it was written")
+
+
+def _of_the_manifest(problems: list[Problem], shards: int) -> list[Problem]:
+    """Where all shards are of one other store, the manifest is what does not belong here."""
+    other = {problem.detail for problem in problems if problem.kind == "other store"}
+    told = [problem for problem in problems if problem.kind != "other store"]
+    if len(other) != 1 or shards < 2 or len(problems) - len(told) < shards:
+        return problems
+    detail = f"of each of the {shards} shards: {other.pop()}; put their own manifest back"
+    return [*told, Problem(MANIFEST, "other store", detail)]
 
 
 def _contradictions(path: Path, manifest: Manifest, record: ShardRecord) -> Iterator[Problem]:

@@ -166,3 +166,24 @@ def test_what_has_no_statistics_says_so(tmp_path, monkeypatch):
     ):
         store.stats(covariance=True)
     assert store.stats().count == 60
+
+
+def test_norms_beyond_the_bins_are_no_made_up_numbers(tmp_path):
+    """Below 2^-64 a norm counts as 0, above 2^64 as the greatest there is."""
+    huge = torch.full((40, 4), 1e30)
+    found = write(tmp_path / "huge", with_values(L0_mlp_out=huge)).stats()
+    assert found.norm_quantile(0.5).item() == found.norm_max.item() == huge[0].double().norm()
+    zeros = torch.cat([torch.zeros(30, 4), torch.ones(10, 4)])
+    found = write(tmp_path / "zeros", with_values(L0_mlp_out=zeros)).stats()
+    assert found.norm_quantile(0.5).item() == 0
+    assert found.norm_quantile(0.9).item() == pytest.approx(2, rel=0.09)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "told"), [("float16", "overflow where"), ("float32", "The model itself")]
+)
+def test_what_is_not_finite_comes_with_a_remedy_that_fits(tmp_path, dtype, told):
+    x = torch.zeros(20, 4, dtype=getattr(torch, dtype))
+    x[7, 1] = torch.inf
+    with pytest.raises(StoreError, match=rf"document 0, position 8: .*{told}"):
+        write(tmp_path / "s", with_values(L0_mlp_out=x), dtype=dtype).stats()

@@ -219,6 +219,16 @@ def test_a_lost_manifest_is_not_mended_by_removing_it(store):
     assert "To mend a store" not in told
 
 
+def test_the_manifest_of_another_store(store, tmp_path):
+    """The shards are all right, so none of them is to be removed."""
+    other = fill(tmp_path / "other", manifest=plan(seed=7), seed=7)
+    shutil.copy(other / "manifest.json", store / "manifest.json")
+    assert found(store) == [("manifest.json", "other store")]
+    told = repr(verify(store))
+    assert "put their own manifest back" in told
+    assert "To mend a store" not in told
+
+
 def test_a_writer_that_finishes_meanwhile(tmp_path, monkeypatch):
     """What is verified is the finished store, and nothing of what its writer moved is wrong."""
     for moment in ("being_written", "listed", "read_record", "_others"):
