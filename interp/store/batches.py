@@ -261,8 +261,9 @@ class Batches(IterableDataset[Rows]):
         if not isinstance(state, Mapping):
             raise StoreError(f"{state!r} is no position; expected what state_dict() returned.")
         told = self._reading.order.differences(state)
-        if state.get("store") != self._identity:
-            told.insert(0, "another store")
+        if (saved := str(state.get("store"))) != self._identity:
+            this = saved.split(":")[0] == self._identity.split(":")[0]
+            told.insert(0, "other shards of this unfinished store" if this else "another store")
         step: Any = state.get("step")
         if told or not _whole(step) or step < 0:
             raise StoreError(

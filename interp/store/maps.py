@@ -8,6 +8,7 @@ A row is moved as bytes, whatever its dtype: bfloat16 costs half of float32.
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,6 +63,14 @@ class Maps:
 
     def __reduce__(self) -> Any:
         return Maps, (self.folder, self.manifest, self.records)
+
+    @cached_property
+    def identity(self) -> str:
+        """Of the store, and of the shards that are there while it is unfinished: which row is which."""
+        if self.manifest.complete:
+            return self.manifest.id
+        shards = str([record.index for record in self.records])
+        return f"{self.manifest.id}:{hashlib.sha256(shards.encode()).hexdigest()}"
 
     @cached_property
     def starts(self) -> Int[ndarray, " bound"]:

@@ -252,7 +252,7 @@ class ActivationStore:
         )
         names = self._names(sites)
         reading = Reading(self._maps, order, names, *kind_and_place(dtype, device), part)
-        return Batches(reading, epochs=epochs, prefetch=prefetch, identity=self._identity)
+        return Batches(reading, epochs=epochs, prefetch=prefetch, identity=self._maps.identity)
 
     def stats(self, sites: Sites = None, **options: Any) -> Statistics:  # fmt: skip
         """Means, variances, norms and more; see :func:`interp.store.statistics.stats`."""

@@ -168,8 +168,12 @@ def test_a_foreign_position_is_refused_by_name(made, tmp_path):
     with pytest.raises(StoreError, match=r"saved with another store\. Make the batches"):
         other.batches(96, seed=5).load_state_dict(state)
     part = write(tmp_path / "t", table(N), per_shard=96, skip=(1,))
-    with pytest.raises(StoreError, match=r"saved with n 1000, here 904"):
+    with pytest.raises(StoreError, match=r"other shards of .*; n 1000, here 904"):
         part.batches(96, seed=5).load_state_dict(state)
+    twin = write(tmp_path / "u", table(N), per_shard=96, skip=(2,))  # as many rows, other ones
+    with pytest.raises(StoreError, match=r"saved with other shards of this unfinished store\."):
+        twin.batches(96).load_state_dict(part.batches(96).state_dict())
+    part.batches(96).load_state_dict(part.batches(96).state_dict())
     with pytest.raises(StoreError, match=r"saved with step None"):
         store.batches(96, seed=5).load_state_dict({**state, "step": None})
 
