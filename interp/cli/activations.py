@@ -41,6 +41,9 @@ def harvest(
     bos: Annotated[bool | None, typer.Option(help="A BOS before each piece; as the model.")] = None,
     special: Annotated[bool, typer.Option("--special", help="Store special tokens too.")] = False,
     field: Annotated[str, typer.Option(help="Where JSON records hold their text.")] = "text",
+    split: Annotated[
+        Literal["file", "line", "paragraph"], typer.Option(help="What a text file's documents are.")
+    ] = "file",
     shard_mib: Annotated[
         float | None, typer.Option(help="Size of a shard; 64 unless told.")
     ] = None,
@@ -64,7 +67,7 @@ def harvest(
     asked = Asked(
         store_dtype, context, tokens, batch or "auto", seed, packing, bos, special, shard_mib
     )
-    text = read(corpus[0] if len(corpus) == 1 else corpus, field=field, seed=seed)
+    text = read(corpus[0] if len(corpus) == 1 else corpus, field=field, split=split, seed=seed)
     made, tally = harvested(
         loaded,
         text,

@@ -5,7 +5,7 @@
     .parquet  .arrow                  tables with a column of texts or token ids         (tables)
     .npy  .safetensors                token ids: [row, pos], or one row                  (tables)
 
-A folder means all files in it with such an ending, in the order of their names.
+A folder means all files in it with such an ending that are not hidden, in the order of their names.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _found(path: Path) -> list[tuple[str, Path]]:
         inside = sorted(
             (p.relative_to(path).as_posix(), p)
             for p in path.rglob("*")
-            if p.is_file() and is_known(p.name) and not p.name.startswith(".")
+            if p.is_file() and is_known(p.name) and not _hidden(p.relative_to(path))
         )
         if inside:
             return inside
@@ -171,6 +171,11 @@ def _found(path: Path) -> list[tuple[str, Path]]:
             f"{', '.join(ENDINGS)}. Rename it, or pass its texts as a list."
         )
     return [(path.name, path)]
+
+
+def _hidden(path: Path) -> bool:
+    """Whether a file, or a folder that it lies in, is hidden, as copies in ``.ipynb_checkpoints`` are."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 # -- lines of text ---------------------------------------------------------------------------
@@ -234,7 +239,7 @@ def _whole(path: Path) -> Iterator[str]:
     if len(text) > WHOLE:
         raise CorpusError(
             f"{path} has more than {WHOLE // 2**20} MiB, too much to tokenise as one document. Say "
-            "split='line' or split='paragraph'."
+            "interp.corpora.read(path, split='line') or split='paragraph' (--split in the command)."
         )
     yield _decoded(path, text, 1).replace("\r\n", "\n").removesuffix("\n")
 
@@ -257,9 +262,12 @@ def _record(path: Path, number: int, line: bytes, field: str) -> Document | None
         return None
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also numbers too long, lists too deep
+        why = str(error)
+        if isinstance(error, json.JSONDecodeError):
+            why = f"{error.msg} at character {error.pos}"
         raise CorpusError(
-            f"{path}, line {number} is not JSON ({error.msg} at character {error.pos}); expected one "
+            f"{path}, line {number} is not JSON ({why}); expected one "
             'record on each line, such as {"text": "The capital of France is Paris"}.'
         ) from error
     return document_of(value, field=field, where=f"{path}, line {number}")

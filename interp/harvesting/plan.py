@@ -24,7 +24,7 @@ from interp.results import versions
 from interp.store.manifest import MANIFEST, Manifest, read_manifest
 from interp.store.shard import COLUMNS
 
-__all__ = ["DTYPES", "Asked", "Dtype", "Plan", "PackingName", "settle", "settled_packing"]
+__all__ = ["DTYPES", "Asked", "Dtype", "Plan", "PackingName", "settle", "settled_packing", "whole"]
 
 Dtype = Literal["bfloat16", "float32", "float16"]
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(Dtype)}
@@ -62,16 +62,20 @@ class Asked:
             ("seed", ()),
         ):
             if (value := getattr(self, name)) not in other:
-                object.__setattr__(self, name, _whole(name, value, other))
+                object.__setattr__(self, name, whole(name, value, other))
         size = self.shard_mib
         if size is not None and not (isinstance(size, Real) and 0 < size < math.inf):
             raise RunError(f"shard_mib={size!r}; expected more than 0 MiB, or None.")
 
 
-def _whole(name: str, value: Any, other: tuple[Any, ...]) -> int:
-    """A whole number however it is written: 1e6, NumPy's. All but a seed are more than 0."""
-    whole = isinstance(value, Real) and not isinstance(value, bool) and value % 1 == 0
-    if whole and (value > 0 or name == "seed"):
+def whole(name: str, value: Any, other: tuple[Any, ...] = ()) -> int:
+    """A whole number however it is written: 1e6, NumPy's. All but a seed are more than 0.
+
+    Raises:
+        RunError: it is none; ``other`` is what could be given too.
+    """
+    given = isinstance(value, Real) and not isinstance(value, bool) and value % 1 == 0
+    if given and (value > 0 or name == "seed"):
         return int(value)
     least = "" if name == "seed" else " more than 0"
     raise RunError(

@@ -19,7 +19,7 @@ from interp.corpora.packing import Packing, pack
 from interp.corpora.reading import read
 from interp.errors import BudgetError, RunError
 from interp.harvesting.capture import Landing, capture, origins
-from interp.harvesting.plan import DTYPES, Asked, Dtype, PackingName, settled_packing
+from interp.harvesting.plan import DTYPES, Asked, Dtype, PackingName, settled_packing, whole
 from interp.harvesting.reservoir import Reservoir
 from interp.harvesting.shards import limited
 from interp.harvesting.wanted import SitesAsked, Wanted, wanted
@@ -104,7 +104,9 @@ class StreamBatches(IterableDataset[Rows], Iterator[Rows]):
     ) -> None:  # fmt: skip
         if shuffle not in ("rows", None):
             raise RunError(f"shuffle={shuffle!r}; expected 'rows' or None of a stream.")
-        if size < 1 or (shuffle and size > source.buffer):
+        size, seed = whole("size", size), whole("seed", seed)
+        epochs = None if epochs is None else whole("epochs", epochs, (None,))
+        if shuffle and size > source.buffer:
             raise RunError(
                 f"batches of {size} rows from a buffer of {source.buffer}; expected 1 to as many as "
                 "the buffer holds: give stream(..., buffer=) more room."
@@ -246,9 +248,12 @@ def stream(
         CorpusError: the corpus cannot be read.
     """
     kind: Any = dtype or str(model.dtype).removeprefix("torch.")
+    if dtype is None and kind not in DTYPES:
+        raise RunError(
+            f"the model computes in {kind}: say dtype='float32' for activations cast to it."
+        )
     asked = Asked(kind, context, tokens, batch, seed, packing, bos, special, None)
-    if buffer < 1:
-        raise RunError(f"buffer={buffer}; expected 1 or more rows.")
+    buffer = whole("buffer", buffer)
     places = wanted(model, sites)
     how, _ = settled_packing(model, places, asked)
     text = read(corpus, field=field, seed=asked.seed)

@@ -101,3 +101,11 @@ def test_errors_are_one_line(tmp_path, store):
         code=1,
     )
     assert "CorpusError" in result.stderr
+
+
+def test_a_text_file_may_hold_a_document_on_each_line(tmp_path):
+    text, out = tmp_path / "a.txt", tmp_path / "s"
+    text.write_text("The capital of France is Paris.\nThe capital of Japan is Tokyo.\n")
+    call("harvest", "demo", "L1.mlp_out", "--corpus", text, "--split", "line", "--out", out)
+    rows = interp.ActivationStore.open(out).rows(slice(None))
+    assert rows.document.unique().tolist() == [0, 1]

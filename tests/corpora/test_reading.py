@@ -295,9 +295,26 @@ def test_broken_files_are_named_with_their_line(tmp_path):
         listed(gone)
 
 
+@pytest.mark.parametrize("line", ["[" * 100_000, "1" * 5000])
+def test_json_that_python_gives_up_on_is_named_with_its_line(tmp_path, line):
+    path = write(tmp_path / "deep.jsonl", f'{{"text": "a"}}\n{line}\n')
+    with pytest.raises(CorpusError, match=r"deep.jsonl, line 2 is not JSON"):
+        listed(read(path))
+
+
+def test_hidden_files_and_folders_are_no_part_of_a_folder(tmp_path):
+    for folder in ("texts/.ipynb_checkpoints", "texts/more", "texts/.git/logs"):
+        (tmp_path / ".home" / folder).mkdir(parents=True)
+        write(tmp_path / ".home" / folder / "a.txt", folder)
+    write(tmp_path / ".home/texts/.b.txt", "hidden")
+    assert listed(read(tmp_path / ".home/texts")) == ["texts/more"]
+
+
 def test_a_text_file_too_large_for_one_document_says_how_to_split_it(tmp_path, monkeypatch):
     monkeypatch.setattr("interp.corpora.files.WHOLE", 2**20)
     path = write(tmp_path / "long.txt", "line\n" * 2**18)
-    with pytest.raises(CorpusError, match=r"more than 1 MiB, .*split='line' or split='paragraph'"):
+    with pytest.raises(
+        CorpusError, match=r"more than 1 MiB, .*read\(path, split='line'\) or split="
+    ):
         listed(read(path))
     assert len(listed(read(path, split="line"))) == 2**18

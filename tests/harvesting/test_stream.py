@@ -153,8 +153,13 @@ def test_dtype_is_a_cast(demo, corpus):
 def test_what_cannot_be_is_refused(demo, corpus, source, monkeypatch):
     with pytest.raises(RunError, match="batches of 2000 rows from a buffer of 1500"):
         source.batches(2000)
-    with pytest.raises(RunError, match="buffer=0"):
+    with pytest.raises(RunError, match="buffer=0; expected a whole number more than 0"):
         interp.stream(demo, corpus, "L1.mlp", buffer=0)
+    for wrong in ({"size": "a"}, {"size": 0}, {"seed": "x"}, {"epochs": 1.5}):
+        with pytest.raises(RunError, match="expected a whole number"):
+            source.batches(**{"size": 10, **wrong})
+    with pytest.raises(RunError, match="computes in float64: say dtype='float32'"):
+        interp.stream(interp.load("demo", dtype="float64", check=False), corpus, "L1.mlp")
     with pytest.raises(CorpusError, match="no token to keep"):
         next(interp.stream(demo, [[demo.tokens.bos_id]], "L1.mlp_out").batches(1))
     once = interp.stream(demo, iter(list(corpus.documents())), "L1.mlp_out", buffer=500)
