@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+import interp
 from interp.errors import ResultError
 
 __all__ = [
@@ -31,7 +32,7 @@ __all__ = [
     "write_file",
 ]  # fmt: skip
 
-_PACKAGES = ("interp", "torch", "transformers", "numpy")
+_PACKAGES = ("torch", "transformers", "numpy")
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def _versions() -> dict[str, str]:
-    out = {"python": platform.python_version()}
+    out = {"python": platform.python_version(), "interp": interp.__version__}
     for name in _PACKAGES:
         try:
             out[name] = version(name)
