@@ -113,7 +113,7 @@ class StreamBatches(IterableDataset[Rows], Iterator[Rows]):
             )
         self.source, self.size, self.shuffle = source, size, shuffle
         self.epochs, self.drop_last, self.seed = epochs, drop_last, seed
-        self._epoch, self._taken = 0, 0
+        self._epoch, self._taken, self._ended = 0, 0, False
         self._draw = torch.Generator().manual_seed(seed)
         widest = source.how.rows * source.how.context
         room = (source.buffer if shuffle else size) + widest
@@ -130,6 +130,11 @@ class StreamBatches(IterableDataset[Rows], Iterator[Rows]):
                 "a stream runs the model in this process: use DataLoader(..., num_workers=0), or "
                 "harvest to a store, which workers can read."
             )
+        if self._ended:  # a second ``for`` would find nothing, and say nothing
+            raise RunError(
+                "these batches have been read to their end: make new ones with stream.batches(...), or "
+                "ask for several epochs (epochs=)."
+            )
         return self
 
     def __next__(self) -> Rows:
@@ -143,6 +148,7 @@ class StreamBatches(IterableDataset[Rows], Iterator[Rows]):
                 raise nothing_to_keep(self.source.corpus)
             self._held.n = 0
             self._epoch, self._cursor, self._kept, self._coming = self._epoch + 1, Cursor(), 0, None
+        self._ended = True
         raise StopIteration
 
     def _fill(self) -> None:
@@ -194,7 +200,7 @@ class StreamBatches(IterableDataset[Rows], Iterator[Rows]):
                 )
         self._epoch, self._taken = position["epoch"], position["taken"]
         self._cursor, self._kept = Cursor(**position["cursor"]), position["kept"]
-        self._coming = None
+        self._coming, self._ended = None, False
         self._draw.set_state(tensors["generator"])
         self._held.n = 0
         sites = {site: tensors[f"site {site}"] for site in self.source.sites}

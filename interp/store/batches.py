@@ -197,6 +197,7 @@ class Batches(IterableDataset[Rows]):
         self._identity = identity
         self._step = 0
         self._stride = 1
+        self._ended = False
         self._ahead: _Ahead | None = None
 
     def __repr__(self) -> str:
@@ -219,6 +220,11 @@ class Batches(IterableDataset[Rows]):
         return self._epochs * self._reading.order.per_epoch
 
     def __iter__(self) -> Iterator[Rows]:
+        if self._ended:  # a second ``for`` would find nothing, and say nothing
+            raise StoreError(
+                "these batches have been read to their end: make new ones with store.batches(...), or "
+                "ask for several epochs (epochs=)."
+            )
         worker = get_worker_info()
         if worker is not None and self._stride == 1:
             self._ahead = None  # a thread of another process
@@ -228,6 +234,7 @@ class Batches(IterableDataset[Rows]):
     def __next__(self) -> Rows:
         if self._epochs is not None and self._step >= len(self):
             self.close()
+            self._ended = True
             raise StopIteration
         if self._ahead is None:
             self._ahead = _Ahead(self._reading, self._steps(), self._prefetch)
@@ -271,7 +278,7 @@ class Batches(IterableDataset[Rows]):
                 f"{'; '.join(told) or f'step {step!r}'}. Make the batches with the same options."
             )
         self.close()
-        self._step = step
+        self._step, self._ended = step, False
 
     def close(self) -> None:
         """End the thread that reads ahead. ``next`` starts it again."""

@@ -239,7 +239,8 @@ class ActivationStore:
             prefetch: how many batches a thread reads ahead; 0: none.
             drop_last: leave out the last batch of an epoch if it is short.
             part: (rank, world): only this of ``world`` equal parts of each batch. The parts of all
-                ranks, one after another, are the batch.
+                ranks, one after another, are the batch; of a short last one a part may be empty
+                (``drop_last`` leaves it out).
             block: rows that stay together under ``"blocks"``; None: 128, less for small batches.
 
         Raises:

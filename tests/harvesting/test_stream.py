@@ -132,6 +132,15 @@ def test_tokens_bound_an_epoch_and_drop_last_the_last_batch(demo, corpus):
     assert sum(len(next(endless)) for _ in range(6)) == 2000
 
 
+def test_a_second_pass_over_the_same_batches_is_refused(source):
+    batches = source.batches(512, seed=1)
+    state, n = batches.state_dict(), len(list(batches))
+    with pytest.raises(RunError, match="read to their end: make new ones"):
+        list(batches)
+    batches.load_state_dict(state)
+    assert len(list(batches)) == n
+
+
 def test_it_is_a_torch_dataset_in_this_process(source):
     loader = DataLoader(source.batches(256, seed=1), batch_size=None)
     want = list(source.batches(256, seed=1))

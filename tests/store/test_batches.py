@@ -142,14 +142,19 @@ def test_a_position_saved_and_restored_is_exact(made, shuffle, k):
     assert len(list(batches)) == len(rest)
 
 
-def test_a_finished_reader_stays_finished(made):
+def test_a_finished_reader_says_so(made):
+    """A second ``for`` would find nothing, and say nothing."""
     _, store = made
     batches = store.batches(400)
-    assert len(list(batches)) == 3
-    assert list(batches) == []
-    again = store.batches(400)
-    again.load_state_dict(batches.state_dict())
-    assert list(again) == []
+    n = len(list(batches))
+    with pytest.raises(StopIteration):
+        next(batches)
+    with pytest.raises(StoreError, match="read to their end: make new ones"):
+        list(batches)
+    batches.load_state_dict(batches.state_dict())
+    assert list(batches) == []  # resumed at the end: nothing is left, as it was saved
+    batches.load_state_dict({**batches.state_dict(), "step": 0})
+    assert len(list(batches)) == n
 
 
 def test_a_foreign_position_is_refused_by_name(made, tmp_path):
