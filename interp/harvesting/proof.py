@@ -2,8 +2,8 @@
 
 Packed rows come with a mask of who may attend to whom and with positions counted anew in each text.
 Some families do not take such a mask (ALiBi), and one that is not known yet may read it in its own
-way. So before packing, three random texts in one row and one that fills
-the context are compared with the same texts in rows of their own.
+way. So before packing, three random texts in one row and one that fills the context are compared
+with the same texts in rows of their own.
 """
 
 from __future__ import annotations

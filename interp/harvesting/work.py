@@ -41,6 +41,7 @@ class Work:
     ranks: Ranks
     forwarded: int = 0
     rows: int = 0
+    _began: float = field(default_factory=time.perf_counter)
     _landings: dict[bool, Landing] = field(default_factory=dict)
 
     def run(self, corpus: Corpus, bar: Bar) -> int:
@@ -107,7 +108,6 @@ class Work:
         """The rows of a shard; their activations are views of ``into``."""
         start = 0
         for batch in shard.batches:
-            began, n = time.perf_counter(), int(batch.tokens.n_real.sum())
             try:
                 start += capture(self.model, batch, self.sites.sites, into, start=start)
             except torch.OutOfMemoryError as error:
@@ -116,9 +116,9 @@ class Work:
                     f"that this store is made with ({len(self.writer.done)} shards are finished): free "
                     "memory and run the same call again, or begin a new store with a smaller batch."
                 ) from error
-            rate = n / (time.perf_counter() - began)
-            bar.advance(batch.n_kept, what=f"harvest {rate * self.ranks.world:,.0f} tokens/s")
-            self.forwarded += n
+            self.forwarded += int(batch.tokens.n_real.sum())
+            rate = self.ranks.world * self.forwarded / (time.perf_counter() - self._began)
+            bar.advance(batch.n_kept, what=f"harvest {rate:,.0f} tokens/s")
         into.wait()
         tensors = {site: room[:start] for site, room in into.tensors.items()}
         return Rows(tensors, **origins(shard.batches))
