@@ -30,7 +30,8 @@ from interp.store.shard import COLUMNS, open_shard
 __all__ = ["Maps"]
 
 _MOST_OPEN = 1024
-_BUFFER = 2**19  # bytes
+_BUFFER = 2**20  # bytes
+_MAPPED = 2**25  # bytes from which glibc maps memory for each request and hands it back after
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -152,12 +153,12 @@ class Maps:
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype, pin: bool) -> Tensor:
-    """Memory for a result. NumPy's comes in large pages, which halves the time of a gather."""
-    if pin or not prod(shape):
+    """Memory for a result. Where the C library would map it anew each time, NumPy's comes in large
+    pages, which halves the time of a gather."""
+    size = prod(shape) * dtype.itemsize
+    if pin or size < _MAPPED:
         return torch.empty(shape, dtype=dtype, pin_memory=pin)
-    return (
-        torch.from_numpy(np.empty(prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
-    )
+    return torch.from_numpy(np.empty(size, np.uint8)).view(dtype).view(shape)
 
 
 def _raw(x: Tensor) -> ndarray:
@@ -177,7 +178,7 @@ def _copy(
     """``out[to] = source[rows]``, some rows at a time."""
     step = max(1, _BUFFER // source.dtype.itemsize)
     if len(rows) <= step:
-        out[to] = source[rows]
+        out[to] = source.take(rows)
         return
     buffer = np.empty(step, source.dtype)
     for start in range(0, len(rows), step):
