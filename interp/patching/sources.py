@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ __all__ = ["Direction", "Side", "Source", "edited_side", "pick_direction", "read
 Side = Literal["clean", "corrupted"]
 Direction = Literal["denoise", "noise"]
 Named = Literal["clean", "corrupted", "mean", "zero", "resample", "noise"]
-Source = Named | Tensor | Mapping[str, Tensor] | Edit | None
+Source = Named | Tensor | Mapping[Any, Tensor] | Edit | None
 _NAMES = ("clean", "corrupted", "mean", "zero", "resample", "noise")
 
 
@@ -131,7 +131,7 @@ def values_of(
     return lambda spot: read(values[spot.site.whole], spot.site, spot.columns)
 
 
-def _check_mapping(source: Mapping[str, Tensor]) -> None:
+def _check_mapping(source: Mapping[Any, Tensor]) -> None:
     for site, value in source.items():
         Site.parse(site)
         if not isinstance(value, Tensor):
@@ -143,7 +143,7 @@ def _check_mapping(source: Mapping[str, Tensor]) -> None:
         raise RunError("source= is an empty mapping; expected a tensor for each site.")
 
 
-def _by_site(source: Mapping[str, Tensor], device: torch.device) -> Values:
+def _by_site(source: Mapping[Any, Tensor], device: torch.device) -> Values:
     """Each site's own tensor, whatever the position."""
     keys = {str(Site.parse(site)): site for site in source}  # TransformerLens's names, Sites
 

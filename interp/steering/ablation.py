@@ -46,7 +46,7 @@ def ablate(
     sites: Sites,
     *,
     method: Method | None = None,
-    reference: Inputs | Mapping[str, Tensor] | None = None,
+    reference: Inputs | Mapping[Any, Tensor] | None = None,
     metric: str | Metric | Callable[..., Tensor] | None = None,
     positions: Positions = None,
     window: int = 1,

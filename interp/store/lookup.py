@@ -60,7 +60,7 @@ class Lookup:
         found = [np.empty(0, dtype=np.int64)]
         for place, _ in self._shards(np.array([document])):
             numbers, _ = self._numbers(place)
-            ends = _number(np.array([document]), np.array([low, high + 1]))
+            ends = _number(np.array([document, document]), np.array([low, high + 1]))
             first, last = np.searchsorted(numbers, ends)
             found.append((numbers[first:last] & 0xFFFFFFFF) - 1)
         return np.unique(np.concatenate(found))

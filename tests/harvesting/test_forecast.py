@@ -91,6 +91,7 @@ def test_bad_arguments_are_refused_before_anything_is_written(
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.bad_input
 def test_whole_numbers_are_taken_however_they_are_written(demo, corpus, tmp_path):
     numbers = {"tokens": 1e2, "context": np.int64(64), "batch": np.int32(3), "seed": np.int64(0)}
     harvest(demo, corpus, tmp_path / "s", **numbers)

@@ -159,6 +159,7 @@ def test_dtype_is_a_cast(demo, corpus):
     assert torch.equal(one.bfloat16(), two)
 
 
+@pytest.mark.bad_input
 def test_what_cannot_be_is_refused(demo, corpus, source, monkeypatch):
     with pytest.raises(RunError, match="batches of 2000 rows from a buffer of 1500"):
         source.batches(2000)

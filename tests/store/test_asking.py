@@ -15,6 +15,7 @@ def made(tmp_path_factory):
     return rows, write(tmp_path_factory.mktemp("store") / "s", rows)
 
 
+@pytest.mark.bad_input
 def test_sites_are_asked_for_as_a_harvest_is(tmp_path):
     sites = {
         "L0.H1.z": (3,),

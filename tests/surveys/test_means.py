@@ -180,6 +180,7 @@ def test_sites_of_a_mapping_may_have_any_of_their_names(demo, prompts, average):
     assert torch.equal(own.values, parsed.values)
 
 
+@pytest.mark.bad_input
 def test_means_are_a_mapping(average):
     assert "L0.mlp_out" in average
     assert "blocks.0.hook_mlp_out" in average
