@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import dis
+import importlib
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import CodeType
 
 import pytest
 
@@ -116,6 +120,31 @@ def test_nothing_is_pickled_or_printed():
     for path in ROOT.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"^\s*import pickle|torch\.load\(|^\s*print\(", text, re.M), path
+
+
+def names_used(code: CodeType) -> set[str]:
+    """Global names that a code object, or one inside it, reads."""
+    own = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
+    return own.union(*(names_used(const) for const in inner))
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_name_is_defined(path):
+    """Linters cannot tell: they take jaxtyping's shapes for names, and are told to let those be."""
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    module = importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    code = compile(path.read_text(encoding="utf-8"), str(path), "exec")
+    local = {name for const in classes(code) for name in (*const.co_names, *const.co_varnames)}
+    known = vars(module).keys() | vars(builtins).keys() | local
+    assert names_used(code) - known == set()
+
+
+def classes(code: CodeType) -> list[CodeType]:
+    """Code objects of class bodies, whose names are their own."""
+    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
+    found = [const for const in inner if "__qualname__" in const.co_names]
+    return found + [one for const in inner for one in classes(const)]
 
 
 def test_files_are_short():
