@@ -274,6 +274,14 @@ class Site:
         """The tensor that this site is a slice of."""
         return _whole(self)
 
+    @property
+    def ends(self) -> tuple[Site, ...]:
+        """What a dictionary at this site reads and writes: ``L2.mlp`` is ``mlp.input → mlp_out``;
+        every other site is its own only end."""
+        if self.point != "mlp" or self.unit is not None:
+            return (self,)
+        return replace(self, point="mlp.input"), replace(self, point="mlp_out")
+
     def at(self, **parts: int | str | Index | None) -> Site:
         """The same site with some parts set: ``site.at(layer=3, head=1, position=-1)``."""
         indexed = {

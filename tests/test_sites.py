@@ -93,3 +93,10 @@ def test_edges_round_trip_and_refuse_other_shapes():
         Edge.parse("L1.z")
     with pytest.raises(SiteError, match="nearest"):
         Edge.parse("L1.z -> L2.kk")
+
+
+def test_an_mlp_as_a_dictionarys_site_has_two_ends():
+    assert [str(end) for end in Site.parse("L2.mlp").ends] == ["L2.mlp.input", "L2.mlp_out"]
+    assert [str(end) for end in Site.parse("L*.mlp").ends] == ["L*.mlp.input", "L*.mlp_out"]
+    for text in ("L2.mlp_out", "L2.mlp.F7", "L1.H3.z", "embed"):
+        assert Site.parse(text).ends == (Site.parse(text),)

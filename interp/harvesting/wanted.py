@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -92,11 +92,8 @@ def _ends(model: Model, given: str | Site | Edge) -> list[tuple[Site, ...]]:
                 "each, as in 'L*.mlp.input -> L*.mlp_out'."
             )
         return list(zip(sources, targets, strict=True))
-    site = Site.parse(given)
-    if site.point == "mlp" and site.unit is None:
-        ends = [replace(site, point=point) for point in ("mlp.input", "mlp_out")]
-        return list(zip(*(resolve(model.anatomy, end) for end in ends), strict=True))
-    return [(one,) for one in resolve(model.anatomy, site)]
+    ends = Site.parse(given).ends
+    return list(zip(*(resolve(model.anatomy, end) for end in ends), strict=True))
 
 
 def _checked(site: Site) -> Site:

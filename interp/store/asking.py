@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from numbers import Integral
 from pathlib import Path
@@ -92,11 +91,7 @@ def _asked(given: str | Site | Edge, have: Iterable[str]) -> list[str]:
         if isinstance(given, Edge) or (isinstance(given, str) and "->" in given):
             edge = Edge.parse(given)
             return [*_asked(edge.source, have), *_asked(edge.target, have)]
-        site = Site.parse(given)
-        if site.point == "mlp" and site.unit is None:
-            ends = [replace(site, point=point) for point in ("mlp.input", "mlp_out")]
-            return [name for end in ends for name in _asked(end, have)]
-        return _each_layer(site, have)
+        return [name for end in Site.parse(given).ends for name in _each_layer(end, have)]
     except InterpError:
         return [str(given)]
 

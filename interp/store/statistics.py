@@ -1,6 +1,6 @@
 """Means, variances and norms of a store's sites, in one pass and without cancellation.
 
-Each piece of rows is centred in float64 and merged with those before (:mod:`interp.store.moments`).
+Each piece of rows is centred in float64 and merged with those before (:mod:`interp.geometry.moments`).
 Norms are of a row as one vector (heads side by side). Their histogram has eight bins for each factor
 of two, so that a median is right to within 9% and a handful of massive activations are seen, without
 keeping any norm.
@@ -207,18 +207,19 @@ def stats(
         )
     width = {name: prod(store.sites[name]) for name in names}
     _check_room(width, covariance)
-    found = {name: RowMoments.of(width[name], covariance=covariance) for name in names}
+    found: dict[str, RowMoments] = {}
     size = max(1, min(count, _PIECE // max(1, sum(width.values()))))
     order = {"shuffle": None} if rows is None else {"shuffle": "rows", "seed": seed}
     left = count
     with Bar(total=count, what="statistics", show=progress, least=2**20) as bar:
         for part in store.batches(size, sites=names, **order):
             part = part.take(slice(0, left))
-            for name, site in found.items():
+            for name in names:
                 x = part[name].flatten(1)
                 if not x.isfinite().all():
                     raise StoreError(_not_finite(store, part, name))
-                site.add(x)
+                new = RowMoments.of(x, covariance=covariance)
+                found[name] = found[name].merged(new) if name in found else new
             left -= len(part)
             bar.advance(len(part))
             if not left:
@@ -239,7 +240,7 @@ def _result(
     provenance: Provenance,
 ) -> Statistics:
     shapes = {name: store.sites[name] for name in names}
-    square = {n: s.rows.squares / (count - 1) for n, s in found.items() if s.rows.squares.ndim == 2}
+    square = {n: s.cross.products / (count - 1) for n, s in found.items() if s.cross is not None}
     norms = [site.norms for site in found.values()]
     norm_mean = torch.stack([one.mean[0] for one in norms])
     square_mean = norm_mean.square() + torch.stack([one.squares[0] for one in norms]) / count
@@ -261,9 +262,9 @@ def _result(
 
 def _check_room(width: Mapping[str, int], covariance: bool) -> None:
     needed, free = 8 * sum(d * d for d in width.values()), available(torch.device("cpu"))
-    if covariance and 2 * needed > free:  # the sums, and the result
+    if covariance and 3 * needed > free:  # the sums, a piece's, and both together
         raise BudgetError(
-            f"the covariances of {', '.join(width)} take {as_text(2 * needed)}, and {as_text(free)} "
+            f"the covariances of {', '.join(width)} take {as_text(3 * needed)}, and {as_text(free)} "
             "are free: ask for fewer sites at a time, or for none (covariance=False)."
         )
 

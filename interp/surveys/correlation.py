@@ -8,7 +8,7 @@ document in ``b``, ``shift`` rows earlier: the series keep their own structure, 
 is gone. What is found there is what chance gives. In texts of one template it is nearly as much as
 the finding: whatever follows the position goes together with whatever else does.
 
-Sums are merged chunk by chunk around their own means (Chan, Golub & LeVeque 1979), in float64.
+Sums are merged chunk by chunk around their own means, in float64 (:mod:`interp.geometry.moments`).
 """
 
 from __future__ import annotations
@@ -22,45 +22,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import BudgetError, RunError, warn
+from interp.geometry.moments import Cross, summing_device
 from interp.results import Provenance
 from interp.runs.memory import as_text, available
 from interp.sites import Site
 from interp.store.rows import Rows
 from interp.surveys.correlation_result import Correlation
-from interp.surveys.means import Moments
 from interp.surveys.source import Source, is_whole
 from interp.surveys.survey import survey
-from interp.surveys.units import Reading, Transform, device_of, pieces
+from interp.surveys.units import Reading, Transform, pieces
 
-__all__ = ["Correlate", "Cross", "correlation"]
+__all__ = ["Correlate", "correlation"]
 
 _LARGE = 2**30
-
-
-@dataclass(frozen=True, eq=False)
-class Cross:
-    """Moments of two groups of numbers over the same tokens, and their summed products."""
-
-    a: Moments
-    b: Moments
-    products: Float[Tensor, "a b"]
-
-    @classmethod
-    def of(cls, a: Float[Tensor, "row a"], b: Float[Tensor, "row b"]) -> Cross:
-        first, second = Moments.of(a), Moments.of(b)
-        return cls(first, second, (a - first.mean).T @ (b - second.mean))
-
-    def merged(self, other: Cross) -> Cross:
-        """The moments of both together."""
-        n, m = self.a.count, other.a.count
-        gap_a, gap_b = other.a.mean - self.a.mean, other.b.mean - self.b.mean
-        products = torch.addr(other.products, gap_a, gap_b, alpha=n * m / (n + m))
-        return Cross(self.a.merged(other.a), self.b.merged(other.b), products.add_(self.products))
-
-    def pearson(self) -> Float[Tensor, "a b"]:
-        """r of each pair, -1 to 1; NaN where one of the two is constant."""
-        size = self.a.squares.sqrt()[:, None] * self.b.squares.sqrt()
-        return torch.where(size > 0, self.products / size, torch.nan).clamp(-1, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,18 +93,18 @@ class Correlate:
     def _start(self, rows: Rows) -> _State:
         first = rows.take(slice(0, 1))
         a, b = (reading(first) for reading in self.readings)
-        _fits(a.shape[1], b.shape[1], device_of(a))
+        _fits(a.shape[1], b.shape[1], summing_device(a))
         names = tuple(
             reading.names(rows, x.shape[1])
             for reading, x in zip(self.readings, (a, b), strict=True)
         )
-        b = b.to(device_of(b), torch.float64)
+        b = b.to(summing_device(b), torch.float64)
         documents = torch.zeros(0, dtype=torch.int64, device=b.device)
         return _State(None, None, b[:0], documents, names)  # type: ignore[arg-type]
 
     def _step(self, state: _State, rows: Rows) -> _State:
         a, b = (reading(rows) for reading in self.readings)
-        a, b = (x.to(device_of(x), torch.float64) for x in (a, b))
+        a, b = (x.to(summing_device(x), torch.float64) for x in (a, b))
         own = rows.document.to(a.device, torch.int64)
         b_all, documents = torch.cat([state.earlier, b]), torch.cat([state.documents, own])
         start = max(0, self.shift - len(state.earlier))  # the first row that has a partner

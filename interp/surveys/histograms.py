@@ -17,6 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.errors import RunError, nearest
+from interp.geometry.moments import summing_device
 from interp.results import Provenance
 from interp.sites import Site
 from interp.store.rows import Rows
@@ -24,7 +25,7 @@ from interp.surveys.bins import Bins
 from interp.surveys.histogram_result import Histograms
 from interp.surveys.source import Source, expand, is_whole
 from interp.surveys.survey import survey
-from interp.surveys.units import Reading, Transform, device_of, pieces
+from interp.surveys.units import Reading, Transform, pieces
 
 __all__ = ["Histogram", "histograms"]
 
@@ -113,8 +114,10 @@ class Histogram:
         units = x.shape[1]
         each = self.units is not None
         names = reading.names(rows, units) if each else (reading.site,)
-        none = torch.zeros(len(names), dtype=torch.int64, device=device_of(x))
-        return _Line(Bins.empty(len(names), self.bins, device_of(x)), none, none, 0, names, units)
+        none = torch.zeros(len(names), dtype=torch.int64, device=summing_device(x))
+        return _Line(
+            Bins.empty(len(names), self.bins, summing_device(x)), none, none, 0, names, units
+        )
 
     def _counted(self, reading: Reading, line: _Line, rows: Rows) -> _Line:
         for part in pieces(rows, line.units):

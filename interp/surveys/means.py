@@ -6,8 +6,7 @@ ordinary text?"; over prompts of one template (``interp.ablate(reference=...)``)
 too, and asks less. ``by_position`` averages each position of a document alone: where a model's first
 tokens differ from all others, one mean over all positions is nobody's.
 
-Numerically sound: means and squares are merged chunk by chunk around their own mean (Chan, Golub &
-LeVeque 1979), in float64.
+Numerically sound: chunks are merged around their own means, in float64 (:mod:`interp.geometry.moments`).
 """
 
 from __future__ import annotations
@@ -21,46 +20,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import ResultError, RunError, SiteError, nearest
+from interp.geometry.moments import Moments, summing_device
 from interp.results import Provenance, Stored
 from interp.runs.slices import read
 from interp.sites import Site
 from interp.store.rows import Rows
 from interp.surveys.source import Source, expand, is_whole
 from interp.surveys.survey import survey
-from interp.surveys.units import device_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-__all__ = ["Mean", "Means", "Moments", "means"]
+__all__ = ["Mean", "Means", "means"]
 
 Sites = str | Site | Sequence[str | Site] | None
-
-
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """Count, mean and summed squares around the mean of some numbers."""
-
-    count: int
-    mean: Float[Tensor, " number"]
-    squares: Float[Tensor, " number"]
-
-    @classmethod
-    def of(cls, x: Float[Tensor, "row number"]) -> Moments:
-        x = x.to(device_of(x), torch.float64)
-        mean = x.mean(0)
-        return cls(len(x), mean, (x - mean).square().sum(0))
-
-    def merged(self, other: Moments) -> Moments:
-        """The moments of both together."""
-        n = self.count + other.count
-        gap = other.mean - self.mean
-        return Moments(
-            n,
-            self.mean + gap * (other.count / n),
-            self.squares + other.squares + gap.square() * (self.count * other.count / n),
-        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -257,7 +231,7 @@ class Mean:
     def _none(self, parts: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None]:
         if self.by_position is None:
             return None, None
-        where = device_of(parts[0])
+        where = summing_device(parts[0])
         width = sum(x.shape[1] for x in parts)
         return (
             torch.zeros(self.by_position, width, dtype=torch.float64, device=where),

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from interp.sites import Site
 from interp.store.rows import Rows
 from interp.surveys.source import expand
 
-__all__ = ["Reading", "Transform", "device_of", "pieces"]
+__all__ = ["Reading", "Transform", "pieces"]
 
 Transform = Callable[[Float[Tensor, "row ..."]], Float[Tensor, "row unit"]]
 
@@ -188,8 +187,3 @@ def pieces(rows: Rows, units: int, *, most: int = 2**22) -> Iterable[Rows]:
     step = max(64, most // max(units, 1))
     for start in range(0, len(rows), step):
         yield rows if step >= len(rows) else rows.take(slice(start, start + step))
-
-
-def device_of(x: Tensor) -> torch.device:
-    """Where float64 sums are kept: the tensor's own device, if it has float64."""
-    return torch.device("cpu") if x.device.type == "mps" else x.device

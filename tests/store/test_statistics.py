@@ -1,12 +1,14 @@
 """Statistics of a store: what float64 in two passes would say, in one pass over pieces."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
 
 from interp.errors import BudgetError, ResultError, StoreError
 from interp.store import statistics
-from interp.store.moments import Moments
+from interp.store.moments import RowMoments
 from interp.store.rows import Rows
 from interp.store.statistics import Statistics
 from tests.store.reading import table, write
@@ -69,14 +71,13 @@ def test_all_numbers_against_numpy(tmp_path, small_pieces, dtype):
 
 def test_pieces_in_any_cut_give_the_same():
     x = torch.randn(500, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 50
-    whole = Moments(4, covariance=True)
-    whole.add(x)
-    cut = Moments(4, covariance=True)
-    for piece in x.split([1, 2, 0, 197, 300]):
-        cut.add(piece)
-    assert cut.count == whole.count == 500
-    assert torch.allclose(cut.mean, whole.mean, rtol=1e-14)
-    assert torch.allclose(cut.squares, whole.squares, rtol=1e-11)
+    whole, *cut = (RowMoments.of(part, covariance=True) for part in (x, *x.split([1, 2, 197, 300])))
+    merged = functools.reduce(RowMoments.merged, cut)
+    assert merged.rows.count == whole.rows.count == 500
+    assert torch.allclose(merged.rows.mean, whole.rows.mean, rtol=1e-14)
+    assert torch.allclose(merged.cross.products, whole.cross.products, rtol=1e-11)
+    assert torch.allclose(merged.cross.products / 499, torch.cov(x.T), rtol=1e-11)
+    assert torch.equal(merged.histogram, whole.histogram)
 
 
 def test_massive_and_zero_rows_are_seen(tmp_path):

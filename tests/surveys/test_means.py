@@ -6,9 +6,9 @@ import torch
 
 import interp
 from interp.errors import ResultError, RunError, SiteError
+from interp.geometry.moments import Moments
 from interp.prompts import facts
 from interp.surveys import Mean, Means, means
-from interp.surveys.means import Moments
 from tests.surveys.rows import CUTS, Cut, synthetic
 
 
