@@ -9,6 +9,8 @@
     ├── PromptError       prompts, answers or positions that do not fit together
     ├── CorpusError       a corpus that cannot be read, or is not the one it was
     ├── StoreError        an activation store that is damaged, foreign, busy or out of room
+    ├── DictionaryError   an SAE or transcoder whose parts, options or file do not fit
+    │   └── TrainingError     a training run that cannot start, go on or be resumed
     ├── MetricError       a metric that cannot be computed for these prompts
     │   └── GapError          clean and corrupted scores too close to normalise by
     └── ResultError       a result file that cannot be read or written
@@ -29,6 +31,7 @@ __all__ = [
     "BudgetError",
     "CheckpointError",
     "CorpusError",
+    "DictionaryError",
     "GapError",
     "InterpError",
     "MetricError",
@@ -38,6 +41,7 @@ __all__ = [
     "RunError",
     "SiteError",
     "StoreError",
+    "TrainingError",
     "nearest",
     "warn",
 ]
@@ -77,6 +81,14 @@ class CorpusError(InterpError):
 
 class StoreError(InterpError):
     """An activation store that is damaged, foreign, being written, or out of room."""
+
+
+class DictionaryError(InterpError):
+    """A dictionary (SAE, transcoder) whose parts, options or file do not fit together."""
+
+
+class TrainingError(DictionaryError):
+    """A training run that cannot start, cannot go on, or cannot be resumed."""
 
 
 class MetricError(InterpError):

@@ -1,0 +1,1 @@
+"""Training dictionaries: configuration, the step, checkpoints, several at once, several processes."""
