@@ -29,8 +29,8 @@ from pathlib import Path
 from interp.errors import StoreError
 
 __all__ = [
-    "PIECE", "is_temporary", "listed", "make_folder", "remove", "sync_folder", "telling",
-    "temporaries", "write_new",
+    "PIECE", "is_temporary", "listed", "make_folder", "refused", "remove", "sync_folder", "telling",
+    "temporaries", "temporary", "write_new",
 ]  # fmt: skip
 
 #: Bytes that are written at a time: large enough to be fast, small enough to be interrupted.
@@ -61,17 +61,22 @@ def write_new(path: Path, chunks: Iterable[bytes | memoryview]) -> tuple[int, st
     """
     parts = [memoryview(chunk).cast("B") for chunk in chunks if len(chunk)]
     size = sum(map(len, parts))
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    beside = temporary(path)
     with telling(path, size=size):
         try:
-            digest = _write(temporary, parts)
-            os.replace(temporary, path)  # noqa: PTH105
+            digest = _write(beside, parts)
+            os.replace(beside, path)  # noqa: PTH105
             sync_folder(path.parent)
         except BaseException:
             with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                beside.unlink(missing_ok=True)
             raise
     return size, digest
+
+
+def temporary(path: Path) -> Path:
+    """The name under which this process writes a file before it gets its own."""
+    return path.parent / f".{path.name}.{os.getpid()}.tmp"
 
 
 def make_folder(folder: Path) -> None:
@@ -106,14 +111,20 @@ def telling(path: Path, *, size: int = 0) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what, remedy = _REFUSALS.get(error.errno or 0, (error.strerror or str(error), "See to it"))
-        if error.errno == errno.ENOSPC:
-            what += f" ({shutil.disk_usage(path.parent).free:,} bytes free)"
-        needed = f" (it needs {size:,} bytes)" if size else ""
+        told, remedy = refused(path, error, size=size)
         raise StoreError(
-            f"{str(path)!r} could not be written{needed}: {what}. Finished shards are kept. "
+            f"{told} Finished shards are kept. "
             f"{remedy} and run the same call again: it goes on from there."
         ) from error
+
+
+def refused(path: Path, error: OSError, *, size: int = 0) -> tuple[str, str]:
+    """What it means that the system refused to write ``size`` bytes to a path, and the remedy."""
+    what, remedy = _REFUSALS.get(error.errno or 0, (error.strerror or str(error), "See to it"))
+    if error.errno == errno.ENOSPC:
+        what += f" ({shutil.disk_usage(path.parent).free:,} bytes free)"
+    needed = f" (it needs {size:,} bytes)" if size else ""
+    return f"{str(path)!r} could not be written{needed}: {what}.", remedy
 
 
 def listed(folder: str | Path) -> list[str]:

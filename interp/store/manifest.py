@@ -9,7 +9,6 @@ their own content, so that an edit is noticed.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -21,6 +20,7 @@ from typing import Any
 from interp.corpora.packed import Cursor
 from interp.errors import StoreError
 from interp.store.files import listed, write_new
+from interp.store.signed import parsed, plain, rendered
 
 __all__ = [
     "MANIFEST", "Manifest", "ShardRecord", "numbered", "read_manifest", "read_record", "read_records",
@@ -122,7 +122,8 @@ class Manifest:
     def id(self) -> str:
         """sha256 over the plan: all but ``complete`` and ``shards``."""
         plan = asdict(replace(self, shards=()))  # thousands of records take a while to unpack
-        return _sha256({name: value for name, value in plan.items() if name not in _PROGRESS})
+        content = {name: value for name, value in plan.items() if name not in _PROGRESS}
+        return hashlib.sha256(plain(content).encode()).hexdigest()
 
     @property
     def row_bytes(self) -> int:
@@ -253,10 +254,7 @@ def write_record(folder: str | Path, record: ShardRecord, *, store: str) -> None
 
 
 def _rendered(content: Mapping[str, Any]) -> bytes:
-    """The one form in which a content is written, with the sha256 of all the rest."""
-    content = {**content, "format": _FORMAT}
-    signed = {**content, "sha256": _sha256(content)}
-    return (json.dumps(signed, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
+    return rendered(content, _FORMAT)
 
 
 def _read(path: Path, keys: set[str]) -> dict[str, Any]:
@@ -273,32 +271,22 @@ def _read(path: Path, keys: set[str]) -> dict[str, Any]:
         f"{str(path)!r} was edited or damaged: its content does not have the sha256 that it was "
         "written with. Take it from a copy, or harvest anew into another folder."
     )
-    try:
-        content = json.loads(raw)
-        intact = content.pop("sha256") == _sha256(content)
-        made = content.pop("format")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise damaged from error
-    if intact and made > _FORMAT:
+    found = parsed(raw)
+    if found is None:
+        raise damaged
+    content, made = found
+    if made > _FORMAT:
         raise StoreError(
             f"{str(path)!r} has format {made}, made by a newer version of interp; "
             f"this one reads up to format {_FORMAT}. Upgrade interp."
         )
-    if not intact or content.keys() != keys or raw != _rendered(content):
+    if content.keys() != keys or raw != _rendered(content):
         raise damaged
     return content
 
 
-def _sha256(content: Any) -> str:
-    return hashlib.sha256(_plain(content).encode()).hexdigest()
-
-
-def _plain(content: Any) -> str:
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
 def _differ(name: str, one: Any, two: Any) -> list[str]:
     """A line if two values differ as JSON, in which lists and tuples are the same."""
-    if _plain(one) == _plain(two):
+    if plain(one) == plain(two):
         return []
-    return [f"{name}: the store has {_plain(one)}, here {_plain(two)}"]
+    return [f"{name}: the store has {plain(one)}, here {plain(two)}"]

@@ -31,13 +31,16 @@ COLUMNS: Mapping[str, torch.dtype] = {
     "position": torch.int32,
 }
 
-#: A store's dtypes, and those of the columns, as safetensors names them.
+#: What can be written, as safetensors names it: a store's dtypes, its columns', and a checkpoint's.
 DTYPES: Mapping[torch.dtype, str] = {
     torch.float32: "F32",
     torch.bfloat16: "BF16",
     torch.float16: "F16",
     torch.int32: "I32",
     torch.int64: "I64",
+    torch.float64: "F64",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
 }
 
 _LONGEST_HEADER = 100_000_000  # the library's own limit
