@@ -187,7 +187,7 @@ class Dictionary(nn.Module):
         self, part: int, x: Float[Tensor, "*rows d_in"]
     ) -> Float[Tensor, "*rows d_sae"]:
         """Feature activations of one part."""
-        return self._parts()[part](self.centred(self._normalised(x.to(self.dtype))))
+        return self._parts()[part](self.prepared(x))
 
     def decode_to(
         self,
@@ -203,6 +203,10 @@ class Dictionary(nn.Module):
         if self.W_skip is not None:
             out = out + torch.nn.functional.linear(self._given(x), self.W_skip)
         return self._restored(out, x)
+
+    def prepared(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows d_in"]:
+        """What the encoder is multiplied with: the input normalised and centred as the spec says."""
+        return self.centred(self._normalised(x.to(self.dtype)))
 
     def centred(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows d_in"]:
         """The input less ``b_dec``, where the spec says so."""

@@ -18,7 +18,7 @@ from interp.figures.labels import short
 from interp.figures.style import DIVERGING, PALETTE, WIDTH, canvas, wrapped
 from interp.surveys.examples_view import Passage, printable
 
-__all__ = ["concordance", "distributions"]
+__all__ = ["concordance", "distributions", "draw_passages"]
 
 _FONT = 6.5
 _CHARACTER = 0.602 * _FONT / 72  # inches, of the monospaced font
@@ -27,24 +27,32 @@ _LEFT, _RIGHT = 46, 26  # characters beside the middle
 
 def concordance(passages: Sequence[Passage], *, title: str, unit: str = "activation") -> Figure:
     """One line for each passage, its own token in the middle; red is positive, blue negative."""
-    top = max(abs(v) for p in passages for v in p.values) or 1.0
     width = 1.55 + (_LEFT + _RIGHT) * _CHARACTER
     with canvas(width, 0.85 + 0.19 * len(passages)) as (figure, axes):
-        colours = ScalarMappable(Normalize(-top, top), colormaps[DIVERGING])
-        for line, passage in enumerate(passages):
-            _line(axes, passage, line, top, colours)
-        axes.set_xlim(-_LEFT, _RIGHT)
-        axes.set_ylim(len(passages) - 0.4, -0.6)
         labels = [
             f"{p.values[p.centre]:+.2f}{'' if p.kind == 'top' else ' (drawn)'}" for p in passages
         ]
-        axes.set_yticks(range(len(passages)), labels, fontsize=7)
-        axes.set_xticks([])
-        axes.spines[:].set_visible(False)
-        axes.tick_params(length=0)
+        colours = draw_passages(axes, passages, labels)
         axes.set_title(wrapped(title, width - 0.6))
         figure.colorbar(colours, ax=axes, pad=0.01, shrink=0.9).set_label(unit, fontsize=8)
     return figure
+
+
+def draw_passages(
+    axes: Axes, passages: Sequence[Passage], labels: Sequence[str]
+) -> ScalarMappable:
+    """Passages one under the other, as :func:`concordance` has them; gives their colours."""
+    top = max(abs(v) for p in passages for v in p.values) or 1.0
+    colours = ScalarMappable(Normalize(-top, top), colormaps[DIVERGING])
+    for line, passage in enumerate(passages):
+        _line(axes, passage, line, top, colours)
+    axes.set_xlim(-_LEFT, _RIGHT)
+    axes.set_ylim(len(passages) - 0.4, -0.6)
+    axes.set_yticks(range(len(passages)), labels, fontsize=7)
+    axes.set_xticks([])
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return colours
 
 
 def _line(axes: Axes, passage: Passage, line: int, top: float, colours: ScalarMappable) -> None:

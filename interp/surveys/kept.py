@@ -93,21 +93,57 @@ class Kept:
         scores = scores[:, active] + 0.0  # a zero has no sign
         k = self.score.shape[1]
         own = block.document[start : start + len(scores)]
-        rows = _best(scores, own if per_document else None, k)  # [best, unit]
-        found = self._cut(block, scores, rows, start, before, active)
+        rows = _best(scores, own if per_document else None, k).T
+        found = self._cut(block, scores.T.gather(1, rows), rows + start, before, active)
+        return self._with(found, active, per_document=per_document)
+
+    def with_entries(
+        self,
+        block: Block,
+        row: Int[Tensor, " entry"],
+        unit: Int[Tensor, " entry"],
+        scores: Float[Tensor, " entry"],
+        *,
+        before: int,
+        per_document: bool,
+    ) -> Kept:
+        """What :meth:`with_rows` keeps, where few units of a row are wanted (sparse features).
+
+        Args:
+            block: the rows, with those around them.
+            row, unit: of each entry its row in the block, and its unit; no pair twice.
+            scores: finite.
+        """
+        better = scores > self.score[unit, -1]
+        row, unit, scores = row[better], unit[better], scores[better]
+        if not len(row):
+            return self
+        order = _ranked(row, unit, scores, block.document if per_document else None)
+        row, scores = row[order], scores[order]
+        active, place, size = unit[order].unique_consecutive(return_inverse=True, return_counts=True)
+        k = self.score.shape[1]
+        rank = torch.arange(len(row), device=row.device) - (size.cumsum(0) - size)[place]
+        first = rank < k
+        where = (place[first], rank[first])
+        best = self.score.new_full((len(active), k), -torch.inf).index_put(where, scores[first])
+        here = row.new_zeros(len(active), k).index_put(where, row[first])
+        found = self._cut(block, best, here, before, active)
+        return self._with(found, active, per_document=per_document)
+
+    def _with(self, found: Kept, active: Tensor, *, per_document: bool) -> Kept:
+        """These and the ones found in later rows, of some units."""
         old = Kept(*(getattr(self, f.name)[active] for f in fields(self)))
-        merged = _merged(old, found, k, per_document=per_document)
+        merged = _merged(old, found, self.score.shape[1], per_document=per_document)
         if len(active) == len(self.score):
             return merged
         return Kept(*(getattr(self, f.name).index_copy(0, active, getattr(merged, f.name))
                       for f in fields(self)))  # fmt: skip
 
-    def _cut(self, block: Block, scores: Tensor, rows: Tensor, start: int, before: int,
-             active: Tensor) -> Kept:  # fmt: skip
-        """The chosen rows [best, unit] with their windows, units first."""
-        rows = rows.T
-        here = rows + start
-        around = torch.arange(self.tokens.shape[-1], device=rows.device) - before
+    def _cut(
+        self, block: Block, scores: Tensor, here: Tensor, before: int, active: Tensor
+    ) -> Kept:
+        """The chosen rows [unit, best] of a block with their windows."""
+        around = torch.arange(self.tokens.shape[-1], device=here.device) - before
         places = here[..., None] + around
         inside = (places >= 0) & (places < len(block))
         places = places.clamp(0, len(block) - 1)
@@ -116,7 +152,7 @@ class Kept:
         same &= order == around.sign()
         values = block.values[places, active[:, None, None]]
         return Kept(
-            scores.T.gather(1, rows),
+            scores,
             block.document[here],
             block.position[here],
             block.tokens[places].int().masked_fill(~same, -1),
@@ -139,6 +175,30 @@ def _best(scores: Float[Tensor, "row unit"], document: Int[Tensor, " row"] | Non
         best = keys.new_full((int(group.max()) + 1, keys.shape[1]), torch.iinfo(torch.int64).min)
         keys = best.scatter_reduce(0, group[:, None].expand_as(keys), keys, "amax")
     return _LOW - (keys.topk(min(k, len(keys)), dim=0).values & _LOW)
+
+
+def _ranked(
+    row: Int[Tensor, " entry"],
+    unit: Int[Tensor, " entry"],
+    scores: Float[Tensor, " entry"],
+    document: Int[Tensor, " row"] | None,
+) -> Int[Tensor, " best"]:
+    """Entries by unit, in each the largest scores first, the first row among equals.
+
+    With ``document``, only the first of each document in a unit.
+    """
+    order = row.argsort(stable=True)
+    order = order[scores[order].argsort(descending=True, stable=True)]
+    order = order[unit[order].argsort(stable=True)]
+    if document is None:
+        return order
+    _, group = document[row].unique(return_inverse=True)
+    pair = unit * (group.max() + 1) + group
+    by_pair = order[pair[order].argsort(stable=True)]  # best first in each pair still
+    first = torch.ones_like(by_pair, dtype=torch.bool)
+    first[1:] = pair[by_pair][1:] != pair[by_pair][:-1]
+    won = torch.zeros_like(first).index_put((by_pair[first],), first.new_ones(()))
+    return order[won[order]]
 
 
 def _merged(old: Kept, new: Kept, k: int, *, per_document: bool) -> Kept:

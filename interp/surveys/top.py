@@ -30,7 +30,7 @@ from interp.surveys.survey import survey
 from interp.surveys.top_result import TopExamples, can_read, check_reader
 from interp.surveys.units import Reading, Transform, pieces
 
-__all__ = ["Top", "top_examples"]
+__all__ = ["Top", "lots", "top_examples"]
 
 Of = Literal["value", "abs", "norm"]
 _OF: Final = ("value", "abs", "norm")
@@ -235,13 +235,17 @@ def top_examples(
     return result.with_text(reader) if can_read(reader) else result
 
 
-def _lots(first: int, count: int, seed: int, device: torch.device) -> Float[Tensor, " row"]:
+def lots(index: Int[Tensor, " row"], seed: int) -> Float[Tensor, " row"]:
     """A number in [0, 1) for each row, by the seed and its number in the stream (splitmix64)."""
-    x = torch.arange(first, first + count, device=device) * -7046029254386353131
+    x = index * -7046029254386353131
     x = x + (seed * 0x9E3779B1 + 0x7F4A7C15) % 2**62
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685), (31, 1)):
         x = (x ^ ((x >> shift) & (2 ** (64 - shift) - 1))) * factor
     return ((x >> 40) & 0xFFFFFF).float() / 2**24
+
+
+def _lots(first: int, count: int, seed: int, device: torch.device) -> Float[Tensor, " row"]:
+    return lots(torch.arange(first, first + count, device=device), seed)
 
 
 def _by_value(drawn: Kept, before: int) -> Kept:
