@@ -71,4 +71,4 @@ def by_dropping(
 
 def _in_a_branch(cell: Cell) -> bool:
     """Whether dropping a layer can silence the cell: it lies inside attention or an MLP."""
-    return any(s.site.layer is not None and s.site.point not in _STREAM for s in cell)
+    return any(s.site.layer is not None and s.site.kind.host not in _STREAM for s in cell)

@@ -70,8 +70,9 @@ class Trace:
         """One backward pass; ``keep`` the graph for another."""
         inputs = list(self.tensors.values())
         found = torch.autograd.grad(
-            self.scores, inputs, torch.ones_like(self.scores), retain_graph=keep
-        )
+            self.scores, inputs, torch.ones_like(self.scores), retain_graph=keep,
+            materialize_grads=True,  # 0 where a dictionary stands for what reads the tensor
+        )  # fmt: skip
         return dict(zip(self.tensors, found, strict=True))
 
     def values(self) -> dict[Site, Tensor]:

@@ -116,12 +116,31 @@ def outline(anatomy: Anatomy, at: str | Site, by: By) -> Outline:
             f"{', '.join(stream)}, such as 'L3.resid_pre'. Positions have an argument of their own."
         )
     (site,) = resolve(anatomy, [site])
+    _check_splices(anatomy, by)
     layer = int(str(site.layer.text)) if site.layer is not None else 0
     return Outline(
         anatomy, site, by,
         attn=range(layer + (site.point != "resid_pre")),
         mlp=range(layer + (site.point == "resid_post")),
     )  # fmt: skip
+
+
+def _check_splices(anatomy: Anatomy, by: By) -> None:
+    """Dictionaries without error nodes put something else in the place of what is taken apart.
+
+    Raises:
+        RunError: they do, and parts of the original would be called parts of the run.
+    """
+    taken = {"component": (), "head": ("attn_out",), "neuron": ("mlp_out",)}[by]
+    for splice in anatomy.splices:
+        for point, layer in () if splice.errors else splice.writes:
+            if point in taken or point.startswith("resid"):
+                what = "the residual stream" if point.startswith("resid") else f"L{layer}.{point}"
+                raise RunError(
+                    f"by={by!r}: {splice.name} stands for {what} in this run, which is no longer the "
+                    f"sum of its {'parts' if point.startswith('resid') else by + 's'}. Use "
+                    "by='component' for transcoders, or model.replaced(..., error=True)."
+                )
 
 
 def _heads(anatomy: Anatomy, layer: int, z: Float[Tensor, "row pos head d_head"]) -> Branch:

@@ -32,11 +32,21 @@ __all__ = ["RECEIVERS", "SENDERS", "Path", "half_of", "reaches", "received"]
 
 Half = Literal["attn", "mlp"]
 _IN_ATTENTION: Final = ("q", "k", "v", "rot_q", "rot_k", "attn_scores", "pattern", "z", "result")
+
+
+def _shown(hosts: Sequence[str], half: Half) -> dict[str, Half | None]:
+    """Features and errors of dictionaries at some points of a half."""
+    names = [f"{host}.{what}" for host in hosts for what in ("features", "error")]
+    return {name if name != "mlp.features" else "mlp": half for name in names}
+
+
 #: Points that write to the residual stream, through their block's attention or MLP or alone.
 SENDERS: Final[dict[str, Half | None]] = {
     **dict.fromkeys((*_IN_ATTENTION, "attn_out"), "attn"),
     **dict.fromkeys(("mlp_pre", "mlp_post", "mlp_out"), "mlp"),
     "embed": None, "pos_embed": None,
+    **_shown(("attn.input", "ln1.normalized", "z", "attn_out"), "attn"),
+    **_shown(("mlp.input", "ln2.normalized", "mlp_pre", "mlp_post", "mlp_out", "mlp"), "mlp"),
 }  # fmt: skip
 #: Points that read it: inside a block's attention or MLP, or the stream itself.
 RECEIVERS: Final[dict[str, Half | None]] = {
@@ -45,6 +55,8 @@ RECEIVERS: Final[dict[str, Half | None]] = {
     **dict.fromkeys(("resid_mid", "ln2.scale", "ln2.normalized", "mlp.input"), "mlp"),
     **dict.fromkeys(("mlp_pre", "mlp_post", "mlp_out"), "mlp"),
     "resid_pre": None, "resid_post": None,
+    **_shown(("attn.input", "ln1.normalized", "z", "attn_out"), "attn"),
+    **_shown(("mlp.input", "ln2.normalized", "mlp_pre", "mlp_post", "mlp_out", "mlp"), "mlp"),
 }  # fmt: skip
 
 

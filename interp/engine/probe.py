@@ -6,6 +6,7 @@ A proof holds for the weights it was made with: with a weight of zeros or NaN (i
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -36,7 +37,10 @@ _adds_up: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 def why_no_paths(anatomy: Anatomy) -> str | None:
     """None if the residual stream is the sum of its branches, as direct paths take it to be."""
-    _reason(anatomy)
+    writes = {write[0] for splice in anatomy.splices for write in splice.writes}
+    if any(point.startswith("resid") for point in writes):
+        return "a dictionary stands in the residual stream itself, between what writes and reads it"
+    _reason(replace(anatomy, splices=()))  # what the dictionaries write is added like the rest
     if _adds_up.get(anatomy.hf):
         return None
     return "its residual stream was not shown to be the sum of what attention and MLPs add"
@@ -44,6 +48,8 @@ def why_no_paths(anatomy: Anatomy) -> str | None:
 
 def why_not(anatomy: Anatomy) -> str | None:
     """None if each block gives its own output again from part of its input; else the reason."""
+    if anatomy.splices:
+        return "dictionaries are spliced into this run"
     if anatomy.hf.training:
         return "the model is in training mode (dropout draws anew in each call); call hf.eval()"
     hooked = next((name for name, m in anatomy.decoder.named_modules() if _foreign(m)), None)

@@ -98,7 +98,8 @@ def _ends(model: Model, given: str | Site | Edge) -> list[tuple[Site, ...]]:
 
 def _checked(site: Site) -> Site:
     axes = site.kind.axes
-    if axes[:2] != ("batch", "pos") or site.position is not None or site.point == "mlp":
+    pair = site.point == "mlp" and site.unit is None
+    if axes[:2] != ("batch", "pos") or site.position is not None or pair:
         raise SiteError(
             f"{str(site)!r} cannot be harvested: expected a site with a value for each token and no "
             "'@position', such as 'L2.resid_pre', 'L2.mlp_post', 'L2.z', 'L2.H3.z', or 'L2.mlp' for "

@@ -62,7 +62,9 @@ def rows_of(model: Model, sites: Save) -> tuple[Site, ...]:
     for site in resolve(model.anatomy, sites):
         axes = POINTS[site.point].axes
         if axes[-1] != "d_model":
-            fitting = [p.name for p in POINTS.values() if p.axes[-1] == "d_model"]
+            fitting = [
+                p for p, one in POINTS.items() if one.axes[-1] == "d_model" and not one.spliced
+            ]
             raise SiteError(
                 f"{str(site)!r} has axes {list(axes)}: a lens reads vectors of d_model. Sites that "
                 f"have them: {', '.join(fitting)}."

@@ -90,7 +90,7 @@ def check(anatomy: Anatomy, level: Level) -> tuple[Anatomy, Report]:
             )
     reasons = {point: f"the self-check failed: {why}" for point, why in failed.items()}
     checked = replace(anatomy, refused={**anatomy.refused, **reasons})
-    proven = tuple(p for p in POINTS if p not in checked.refused and p != "logits")
+    proven = tuple(_points(checked, {}))
     return checked, Report(level, anatomy.name, proven, dict(checked.refused), worst)
 
 
@@ -125,7 +125,7 @@ def _repeatable(anatomy: Anatomy, batch: TokenBatch) -> Tensor:
 
 def _points(anatomy: Anatomy, failed: dict[str, str]) -> list[str]:
     skip = {*anatomy.refused, *failed, "logits"}
-    return [point for point in POINTS if point not in skip]
+    return [p.name for p in POINTS.values() if p.name not in skip and not p.spliced]
 
 
 def _pattern(point: str, layer: str = "*") -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +15,8 @@ from torch import Tensor
 from interp.errors import ModelError, nearest
 from interp.models.check import Report, check
 from interp.models.edited import Edited
+from interp.models.identity import identity
+from interp.models.replaced import Dictionaries, Replaced, own_name
 from interp.models.weights import Weights
 from interp.prompts.pairs import build
 from interp.prompts.positions import resolve_columns
@@ -25,10 +25,10 @@ from interp.runs.edits import Edit
 from interp.runs.execute import Logits, Run, execute
 from interp.runs.generate import generating
 from interp.runs.memory import Estimate, estimate
-from interp.runs.plan import Save, resolve
-from interp.sites import POINTS, Site
+from interp.runs.plan import Save, points_of, resolve
+from interp.sites import Site
 from interp.taps.anatomy import Anatomy, dissect
-from interp.taps.offload import device_of, state_of
+from interp.taps.offload import device_of
 from interp.token_batch import TokenBatch
 from interp.tokens import Tokenization
 
@@ -59,6 +59,7 @@ class Model:
     anatomy: Anatomy
     _report: Report | None = field(default=None)
     _hashed: dict[str, Any] = field(default_factory=dict)  # until a weight is written
+    _standing: tuple[Replaced, ...] = ()  # blocks of dictionaries, the outermost first
 
     @classmethod
     def wrap(
@@ -129,24 +130,9 @@ class Model:
         """sha256 over names, shapes and values of the weights: the model's identity.
 
         Values are hashed as float32, so a checkpoint has one hash in whatever dtype it is loaded
-        (float64 and lossy casts aside).
+        (float64 and lossy casts aside). Inside :meth:`replaced` the dictionaries count too.
         """
-
-        state = tuple((id(p), p._version) for p in self.hf.parameters())
-        if self._hashed.get("state") == state:
-            return str(self._hashed["hash"])
-
-        def digest(item: tuple[str, Tensor]) -> bytes:
-            name, tensor = item
-            values = tensor.detach().float().cpu().contiguous().numpy()
-            return hashlib.sha256(
-                f"{name}{list(tensor.shape)}".encode() + values.tobytes()
-            ).digest()
-
-        with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock
-            parts = list(pool.map(digest, sorted(state_of(self.hf).items())))
-        self._hashed.update(state=state, hash=hashlib.sha256(b"".join(parts)).hexdigest())
-        return str(self._hashed["hash"])
+        return identity(self.hf, self._hashed, self.anatomy.splices)
 
     def __repr__(self) -> str:
         return (
@@ -173,10 +159,7 @@ class Model:
         """
         if pattern is not None:
             return tuple(str(site) for site in resolve(self.anatomy, pattern))
-        refused = (*self.anatomy.refused, "logits")
-        names = [f"L*.{p.name}" if p.layered else p.name for p in POINTS.values()
-                 if p.name not in refused]  # fmt: skip
-        return tuple(str(site) for site in resolve(self.anatomy, names))
+        return tuple(str(site) for site in resolve(self.anatomy, points_of(self.anatomy)))
 
     # -- tokens ------------------------------------------------------------------------
 
@@ -334,6 +317,10 @@ class Model:
         """Weights changed inside a ``with`` block, then put back: see :mod:`.edited`."""
         return Edited(self, edits)
 
+    def replaced(self, dictionaries: Dictionaries, *, error: bool = False) -> Replaced:
+        """Dictionaries in every run of this model inside a ``with`` block: see :mod:`.replaced`."""
+        return Replaced(self, dictionaries, error=error)
+
     def __getattr__(self, name: str) -> Float[Tensor, "..."]:
         if name.startswith(("W_", "b_")):
             return getattr(self.weights, name)
@@ -347,7 +334,7 @@ class Model:
         """A model of the same shape with untrained weights: the null control.
 
         Weights come from the family's own initialisation under ``seed``; the global random
-        state is left as it was.
+        state is left as it was. Inside :meth:`replaced` no dictionary stands in the twin.
         """
         from transformers import AutoModelForCausalLM
 
@@ -360,6 +347,6 @@ class Model:
         return Model.wrap(
             twin,
             self.tokenizer,
-            name=f"{self.name} (random, seed {seed})",
+            name=f"{own_name(self)} (random, seed {seed})",
             level=check,
         )

@@ -7,7 +7,7 @@ replaces both; members of a group with wildcards move along the same axes togeth
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,7 @@ from interp.engine.spots import Cell, Spot
 from interp.errors import PromptError, RunError, SiteError, warn
 from interp.prompts.prompts import Prompts
 from interp.results import Axis
-from interp.runs.plan import resolve
+from interp.runs.plan import key_of, resolve, units_of
 from interp.sites import Site
 from interp.taps.anatomy import Anatomy
 
@@ -116,7 +116,7 @@ def _one(
     window: int,
     default: Positions,
 ) -> Grid:
-    resolve(anatomy, [site])  # refused points and bad indices raise here
+    singles = resolve(anatomy, [site])  # refused points and bad indices raise here
     if window < 1 or (window > 1 and (site.layer is None or site.layer.single)):
         raise RunError(
             f"window={window} slides over layers, and {str(site)!r} "
@@ -138,22 +138,40 @@ def _one(
         return [(str(n), [{part: n}]) for n in numbers]
 
     if site.layer is not None:
-        layers = site.layer.expand(anatomy.n_layers, "layer")
+        layers = [key_of(one)[1] or 0 for one in singles]
         if site.layer.single:
             cells = [(site.at(layer=layers[0]),)]
         else:
-            add("layer", [(str(n), _around(n, window, anatomy.n_layers)) for n in layers])
+            have = anatomy.spliced(site.point) if site.kind.spliced else range(anatomy.n_layers)
+            add("layer", [(str(n), _around(n, window, have)) for n in layers])
     if site.head is not None and not site.head.single:
         heads = anatomy.n_kv_heads if "kv_head" in site.kind.axes else anatomy.n_heads
         add("head", each("head", site.head.expand(heads, "head")))
     if site.unit is not None and not site.unit.single:
-        add("neuron", each("unit", site.unit.expand(anatomy.d_mlp or 0, "neuron")))
+        what = "feature" if site.kind.spliced else "neuron"
+        add(what, each("unit", _units(anatomy, site, singles, what)))
     return _with_positions(axes, cells, _positions(site, positions, default), prompts)
 
 
-def _around(layer: int, window: int, n_layers: int) -> list[dict[str, int]]:
-    low, high = max(0, layer - window // 2), min(n_layers, layer + (window + 1) // 2)
-    return [{"layer": n} for n in range(low, high)]
+def _around(layer: int, window: int, have: Collection[int]) -> list[dict[str, int]]:
+    near = range(layer - window // 2, layer + (window + 1) // 2)
+    return [{"layer": n} for n in near if n in have]
+
+
+def _units(anatomy: Anatomy, site: Site, singles: Sequence[Site], what: str) -> tuple[int, ...]:
+    """The neurons or features meant: the same in each layer.
+
+    Raises:
+        SiteError: dictionaries of different widths, all of whose features are meant.
+    """
+    assert site.unit is not None
+    each = {site.unit.expand(units_of(anatomy, one), what) for one in singles}
+    if len(each) > 1:
+        raise SiteError(
+            f"{str(site)!r} means {' and '.join(str(len(units)) for units in sorted(each))} features in "
+            "different layers, which make no axis: sweep one layer at a time, or name the features."
+        )
+    return each.pop()
 
 
 def _positions(site: Site, given: Positions, default: Positions) -> Positions:

@@ -28,8 +28,9 @@ from interp.results import Axis
 from interp.runs.edits import Edit, Replace
 from interp.runs.execute import execute
 from interp.runs.memory import as_text, available, elements_of
+from interp.runs.plan import key_of
 from interp.runs.slices import read
-from interp.sites import Edge, Site
+from interp.sites import POINTS, Edge, Site
 from interp.taps.anatomy import Anatomy
 from interp.token_batch import TokenBatch
 
@@ -117,8 +118,9 @@ def _one(
             if spot.site.point not in known:
                 raise SiteError(
                     f"{spot.site.point!r} in {edge!r} does not {does}; points that do: "
-                    f"{', '.join(known)}."
+                    f"{', '.join(one for one in known if not POINTS[one].spliced)}."
                 )
+    _check_reach(anatomy, senders, edge)
     named = {axis.name for axis in senders.axes}
     axes = tuple(
         replace(axis, name=f"to {axis.name}") if axis.name in named else axis
@@ -126,6 +128,23 @@ def _one(
     )
     paths = tuple(Path(a, b) for a in senders.cells for b in _again(receivers))
     return PathGrid((*senders.axes, *axes), paths)
+
+
+def _check_reach(anatomy: Anatomy, senders: Grid, edge: str) -> None:
+    """A path begins at one branch.
+
+    Raises:
+        SiteError: a sender is, or is read by, a cross-layer transcoder, which writes to several.
+    """
+    crossing = {key[1] for splice in anatomy.splices for key in splice.features[:-1]}
+    read = ("mlp", "mlp.input", "ln2.normalized")
+    for spot in itertools.chain.from_iterable(senders.cells):
+        kind = spot.site.kind
+        if kind.spliced and kind.host in read and key_of(spot.site)[1] in crossing:
+            raise SiteError(
+                f"{str(spot.site)!r} in {edge!r} writes to several layers through a cross-layer "
+                "transcoder: no single path leads from it. Patch the site itself."
+            )
 
 
 def _again(grid: Grid) -> list[Cell]:

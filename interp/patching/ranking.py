@@ -54,8 +54,10 @@ def _name(text: str, labels: dict[str, str], *, point: bool) -> str:
     """
     sites = [Site.parse(part) for part in text.split("+")]
     place = []
+    feature = sites[0].kind.units == "F"
     for letter, axis, part in (("L", "layer", "layer"), ("H", "head", "head"),
-                               ("N", "neuron", "unit")):  # fmt: skip
+                               ("F", "feature", "unit") if feature else ("N", "neuron", "unit"),
+                               ):  # fmt: skip
         given = [index for site in sites if (index := getattr(site, part)) is not None]
         if axis in labels and not all(index.single for index in given):
             place.append(letter + labels.pop(axis))

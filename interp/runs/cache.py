@@ -8,7 +8,7 @@ and a site which names several layers stacks them along a new first axis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,20 +54,35 @@ class Cache(Mapping[str, Tensor]):
         *,
         n_layers: int,
         columns: Callable[[int | str], Int[Tensor, " batch"]],
+        spliced: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         self._tensors = dict(tensors)
         self._n_layers = n_layers
+        self._spliced = spliced or {}  # the layers in which a dictionary shows a point
         self._columns = columns
 
     def __getitem__(self, name: str | Site) -> Tensor:
         site = Site.parse(name)
-        sites = site.per_layer(self._n_layers)
-        tensors = [self._one(single) for single in sites]
+        tensors = [self._one(single) for single in self._each(site)]
         if site.layer is None or site.layer.single:
             return tensors[0]
+        if len({x.shape for x in tensors}) > 1:
+            widths = ", ".join(str(x.shape[-1]) for x in tensors)
+            raise SiteError(
+                f"{str(site)!r} means tensors of several widths ({widths}), which do not stack: ask "
+                "for one layer at a time."
+            )
         return torch.stack(
             [x.to(tensors[0].device) for x in tensors]
         )  # of layers on several devices
+
+    def _each(self, site: Site) -> tuple[Site, ...]:
+        """One site for each layer meant; of features, a star means the layers that have them."""
+        sites = site.per_layer(self._n_layers)
+        if not site.kind.spliced or site.layer is None or site.layer.text != "*":
+            return sites
+        have = [str(layer) for layer in self._spliced.get(site.point, ())]
+        return tuple(one for one in sites if one.layer and one.layer.text in have) or sites
 
     def _one(self, site: Site) -> Tensor:
         if site in self._tensors:
@@ -86,7 +101,7 @@ class Cache(Mapping[str, Tensor]):
         if not isinstance(name, str | Site):
             return False
         try:
-            sites = Site.parse(name).per_layer(self._n_layers)
+            sites = self._each(Site.parse(name))
         except SiteError:
             return False
         return all(s in self._tensors or s.whole in self._tensors for s in sites)
@@ -112,7 +127,7 @@ class Cache(Mapping[str, Tensor]):
     def to(self, *args: Any, **kwargs: Any) -> Cache:
         """The same cache on another device or in another dtype (as ``Tensor.to``)."""
         tensors = {site: t.to(*args, **kwargs) for site, t in self._tensors.items()}
-        return Cache(tensors, n_layers=self._n_layers, columns=self._columns)
+        return Cache(tensors, n_layers=self._n_layers, columns=self._columns, spliced=self._spliced)
 
     def stack_residual(self) -> Float[Tensor, "layer_plus_1 batch pos d_model"]:
         """The residual stream before each block, and after the last one.

@@ -102,7 +102,10 @@ def execute(
         for site in sites
     }
     outs = [out for out, _ in pieces if out is not None]
-    cache = Cache(tensors, n_layers=anatomy.n_layers, columns=where)
+    spliced = {
+        point: tuple(anatomy.spliced(point)) for s in anatomy.splices for point, _ in s.shown
+    }
+    cache = Cache(tensors, n_layers=anatomy.n_layers, columns=where, spliced=spliced)
     return Run(cache, batch, torch.cat(outs) if len(outs) > 1 else outs[0] if outs else None)
 
 
@@ -132,7 +135,7 @@ def _check_stop(anatomy: Anatomy, sites: tuple[Site, ...], stop_at: int | None) 
     for site in sites:
         layer = None if site.layer is None else site.layer.expand(n, "layer")[0]
         late = layer > stop_at if layer is not None else site.point.startswith("ln_final")
-        if late or (layer == stop_at and site.point != "resid_pre"):
+        if late or (layer == stop_at and site.kind.host != "resid_pre"):
             raise RunError(
                 f"stop_at={stop_at} stops the run before block {stop_at}, and {str(site)!r} "
                 "lies behind that: raise stop_at, or leave that site out."

@@ -9,6 +9,7 @@ import psutil
 import torch
 
 from interp.errors import BudgetError
+from interp.runs.plan import units_of
 from interp.sites import Site
 from interp.taps.anatomy import Anatomy
 from interp.taps.offload import device_of
@@ -97,13 +98,17 @@ def needs(
 ) -> tuple[int, int]:
     """Bytes that a run must keep, and bytes it works with for each prompt."""
     size = next(anatomy.hf.parameters()).element_size()
-    kept = rows * sum(elements_of(anatomy, site, width) for site in save)
-    kept += rows * logit_positions * d_vocab
+    kept = rows * logit_positions * d_vocab * size
+    for site in save:  # dictionaries may compute in more bits than the model
+        bits = max(size, 4) if site.kind.spliced else size
+        kept += rows * elements_of(anatomy, site, width) * bits
     stream, square = width * anatomy.d_model, anatomy.n_heads * width * width
     work = 12 * stream + 3 * square + logit_positions * d_vocab
     if grad:
         work += anatomy.n_layers * (14 * stream + 2 * square)
-    return kept * size, work * size
+    features = [3 * len(splice.reads) * width * splice.d_sae for splice in anatomy.splices]
+    work += sum(features) if grad else max(features, default=0)
+    return kept, work * size
 
 
 def elements_of(anatomy: Anatomy, site: Site, width: int) -> int:
@@ -119,8 +124,11 @@ def elements_of(anatomy: Anatomy, site: Site, width: int) -> int:
     if site.head is not None:
         chosen = len(site.head.expand(sizes[site.kind.axes[site.kind.head_axis]], "head"))
         sizes["head"] = sizes["kv_head"] = chosen
+    if site.kind.axes[-1] == "d_sae":
+        sizes["d_sae"] = units_of(anatomy, site)
     if site.unit is not None:
-        sizes["d_mlp"] = len(site.unit.expand(d_mlp, "neuron"))
+        axis = site.kind.axes[-1]
+        sizes[axis] = len(site.unit.expand(sizes[axis], "unit"))
     total = 1
     for axis in site.kind.axes:
         total *= sizes[axis]

@@ -29,7 +29,9 @@ __all__ = [
     "functions_of",
     "key_of",
     "placed",
+    "points_of",
     "resolve",
+    "units_of",
 ]
 
 Save = str | Site | Iterable[str | Site]
@@ -47,7 +49,8 @@ def resolve(anatomy: Anatomy, sites: Save) -> tuple[Site, ...]:
         SiteError: a site is refused for this model, or an index is out of range.
     """
     if isinstance(sites, str | Site):
-        sites = _everything(anatomy) if sites == "all" else [sites]
+        every = [name for name in points_of(anatomy) if name != "L*.result"]
+        sites = every if sites == "all" else [sites]
     out: dict[Site, None] = {}
     for given in sites:
         site = Site.parse(given)
@@ -60,17 +63,56 @@ def resolve(anatomy: Anatomy, sites: Save) -> tuple[Site, ...]:
         if site.head is not None:
             kv = "kv_head" in site.kind.axes
             site.head.expand(anatomy.n_kv_heads if kv else anatomy.n_heads, "head")
-        out |= dict.fromkeys(site.per_layer(anatomy.n_layers))
+        singles = site.per_layer(anatomy.n_layers)
+        out |= dict.fromkeys(_spliced(anatomy, site, singles) if site.kind.spliced else singles)
     return tuple(out)
 
 
-def _everything(anatomy: Anatomy) -> list[str]:
-    points = [p for p in POINTS.values() if p.name not in anatomy.refused]
-    return [
+def _spliced(anatomy: Anatomy, site: Site, singles: tuple[Site, ...]) -> tuple[Site, ...]:
+    """Features or errors of dictionaries: a star means the layers that have one."""
+    have = anatomy.spliced(site.point)
+    if site.layer is not None and site.layer.text == "*" and have:
+        singles = tuple(one for one in singles if key_of(one)[1] in have)
+    for one in singles:
+        layer = key_of(one)[1]
+        if layer not in have:
+            raise SiteError(_no_dictionary(anatomy, one))
+        if one.unit is not None:
+            one.unit.expand(have[layer], "feature", "dictionary")
+    return singles
+
+
+def _no_dictionary(anatomy: Anatomy, site: Site) -> str:
+    point = site.point
+    features = "mlp" if point == "mlp.error" else point.replace(".error", ".features")
+    have = [f"L{layer}.{point}" for layer in anatomy.spliced(point)]
+    if point.endswith(".error") and key_of(site)[1] in anatomy.spliced(features):
+        return (
+            f"{str(site)!r}: the dictionary here has no error node; they are there inside `with "
+            "model.replaced(..., error=True)`."
+        )
+    host = str(site.whole).removesuffix(".features").removesuffix(".error")
+    return (
+        f"{str(site)!r}: no dictionary is attached there"
+        + (f", but at {', '.join(have)}" if have else "")
+        + f"; use `with model.replaced({{{host!r}: dictionary}})`."
+    )
+
+
+def points_of(anatomy: Anatomy) -> tuple[str, ...]:
+    """The sites that a model has, one name for all layers; with what dictionaries show."""
+    return tuple(
         f"L*.{p.name}" if p.layered else p.name
-        for p in points
-        if p.name not in ("result", "logits")
-    ]
+        for p in POINTS.values()
+        if p.name not in (*anatomy.refused, "logits") and (not p.spliced or anatomy.spliced(p.name))
+    )
+
+
+def units_of(anatomy: Anatomy, site: Site) -> int:
+    """How many neurons, or features, there are at a site of one layer (0 if there are none)."""
+    if site.kind.spliced:
+        return anatomy.spliced(site.point)[key_of(site)[1] or 0]
+    return anatomy.d_mlp or 0
 
 
 def edit_pairs(anatomy: Anatomy, edit: Mapping[str, Edit]) -> list[tuple[Site, Edit]]:

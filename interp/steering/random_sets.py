@@ -11,7 +11,7 @@ from interp.errors import RunError, SiteError
 from interp.models.model import Model
 from interp.patching.cells import members
 from interp.patching.result import PatchResult
-from interp.runs.plan import resolve
+from interp.runs.plan import resolve, units_of
 from interp.sites import ALL, Site
 from interp.steering.ablation import Inputs, ablate
 
@@ -66,8 +66,8 @@ def _pool(model: Model, pool: str | Site | Sequence[str | Site]) -> list[Site]:
             count = model.n_kv_heads if "kv_head" in site.kind.axes else model.n_heads
             found |= {site.at(head=n): None for n in (site.head or ALL).expand(count, "head")}
         elif site.unit is not None:
-            count = model.anatomy.d_mlp or 0
-            found |= {site.at(unit=n): None for n in site.unit.expand(count, "neuron")}
+            count = units_of(model.anatomy, site)
+            found |= {site.at(unit=n): None for n in site.unit.expand(count, "unit")}
         else:
             found[site] = None
     return list(found)

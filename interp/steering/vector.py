@@ -19,7 +19,7 @@ from interp.errors import ModelError, ResultError, RunError, SiteError, nearest
 from interp.models.model import Model
 from interp.results import Provenance, Stored
 from interp.runs.edits import Add, Edit
-from interp.runs.plan import resolve
+from interp.runs.plan import resolve, units_of
 from interp.sites import Site
 from interp.steering.edits import AddFrom, ProjectOut
 
@@ -187,6 +187,7 @@ class SteeringVector(Stored):
                 "d_model": model.d_model,
                 "d_head": model.d_head,
                 "d_mlp": model.anatomy.d_mlp,
+                "d_sae": units_of(model.anatomy, site) if site.kind.spliced else None,
             }
             width = widths.get(site.kind.axes[-1])
             if width is not None and width != self.values.shape[-1]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from interp.errors import ModelError
 from interp.sites import POINTS
 from interp.taps.families import FAMILIES, REFUSED_FAMILIES, Family
+from interp.taps.splices import Splice
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,7 +54,12 @@ class Block:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A model's parts and sizes. ``refused`` holds points that cannot be tapped, with reasons."""
+    """A model's parts and sizes.
+
+    Attributes:
+        refused: points that cannot be tapped, with reasons.
+        splices: what stands in each run in the place of parts of the model (``model.replaced``).
+    """
 
     hf: PreTrainedModel
     family: Family
@@ -73,6 +79,7 @@ class Anatomy:
     residual_multiplier: float
     embedding_multiplier: float
     refused: Mapping[str, str] = field(default_factory=dict)
+    splices: tuple[Splice, ...] = ()
 
     @property
     def n_layers(self) -> int:
@@ -85,6 +92,12 @@ class Anatomy:
         if down is None:
             return None
         return int(down.weight.shape[0 if type(down).__name__ == "Conv1D" else 1])
+
+    def spliced(self, point: str) -> dict[int, int]:
+        """Layers in which a dictionary shows a point (features, error), with its ``d_sae``."""
+        found = {layer: splice.d_sae for splice in self.splices for name, layer in splice.shown
+                 if name == point and layer is not None}  # fmt: skip
+        return dict(sorted(found.items()))
 
     def cut(self, x: Float[Tensor, "*any columns"], part: int) -> Float[Tensor, "*any _ d_head"]:
         """q (part 0), k or v by head, from what its projection (or the fused one) writes.
@@ -252,7 +265,7 @@ def _guess(decoder: nn.Module, block: nn.Module, name: str) -> Family:
     after_attn = post and hasattr(block, "post_attention_layernorm")
     after_mlp = post and hasattr(block, "post_feedforward_layernorm")
     reason = f"models of type {name!r} are not known: only the residual stream and its branches are"
-    inner = [p for p in POINTS if p not in _OUTER]
+    inner = [p for p in POINTS if p not in _OUTER and not POINTS[p].spliced]
     return Family(
         attn=attn,
         mlp=mlp,
@@ -286,7 +299,6 @@ def _refusals(
         refused |= {"rot_q": reason + "; use q", "rot_k": reason + "; use k"}
     if family.pos_embed is None:
         refused["pos_embed"] = "this family adds no position embedding to the residual stream"
-    refused["mlp"] = "no dictionary is attached to this model"
     parts = {
         "ln1.scale": block.ln1, "ln1.normalized": block.ln1,
         "ln2.scale": block.ln2, "ln2.normalized": block.ln2,

@@ -29,11 +29,9 @@ from interp.taps.attention import tapped_attention
 from interp.taps.hooks import Fn, Hooks, shift
 from interp.taps.norms import tap_norm
 from interp.taps.offload import fetched
+from interp.taps.splices import Key, woven
 
 __all__ = ["Key", "tapped"]
-
-#: A point and its layer (None for points which belong to no block).
-Key = tuple[str, int | None]
 
 _ORDER: Final = {point: i for i, point in enumerate(POINTS)}
 _under_way: ContextVar[frozenset[nn.Module]] = ContextVar("models", default=frozenset())
@@ -44,7 +42,8 @@ _IN_ATTENTION: Final = ("rot_q", "rot_k", "attn_scores", "pattern")
 def tapped(anatomy: Anatomy, functions: Mapping[Key, Fn]) -> Iterator[None]:
     """Let each function see (and replace) the tensor at its site inside the block.
 
-    The keys must be sites that the model has (``anatomy.refused`` lists the others).
+    The keys must be sites that the model has (``anatomy.refused`` lists the others). Splices of the
+    anatomy stand in the run too, and functions at their features and errors are called by them.
     Hooks, configs and modules are as before when the block ends, however it ends.
     """
     if anatomy.hf in _under_way.get():
@@ -52,6 +51,8 @@ def tapped(anatomy: Anatomy, functions: Mapping[Key, Fn]) -> Iterator[None]:
             "a run of this model is under way, and its hooks would fire in this one too: do not run "
             "a model inside an edit of its own run; compute the value before."
         )
+    if anatomy.splices:
+        functions = woven(anatomy.splices, functions)
     inner: dict[nn.Module, dict[str, Fn]] = {}
     norms: dict[Key, dict[str, Fn]] = {}
     with ExitStack() as stack:
