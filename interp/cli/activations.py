@@ -11,7 +11,7 @@ import typer
 from interp.cli.options import Device, Dtype, Json, ModelName, Revision, Seed, load
 from interp.cli.output import FAILED, console, guarded, print_json, table
 
-__all__ = ["harvest", "store"]
+__all__ = ["harvest", "own_device", "store"]
 
 store = typer.Typer(no_args_is_help=True, help="Look at a store of activations, or check it.")
 
@@ -63,7 +63,7 @@ def harvest(
     from interp.harvesting.verb import harvested
     from interp.harvesting.wanted import wanted
 
-    loaded = load(model, seed, revision=revision, device=_own_device(device), dtype=dtype)
+    loaded = load(model, seed, revision=revision, device=own_device(device), dtype=dtype)
     asked = Asked(
         store_dtype, context, tokens, batch or "auto", seed, packing, bos, special, shard_mib
     )
@@ -87,7 +87,7 @@ def harvest(
         console.print(repr(made), highlight=False)
 
 
-def _own_device(device: str | None) -> str | None:
+def own_device(device: str | None) -> str | None:
     """Under torchrun each process has a GPU of its own, where there are GPUs."""
     import torch
 

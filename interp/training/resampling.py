@@ -1,0 +1,54 @@
+"""Dead features drawn anew (Bricken et al. 2023, "Neuron resampling").
+
+A dead feature gets the direction of a token that is badly reconstructed, drawn with probability in
+proportion to its squared loss: to read, the token's input at a fifth of the living features' average
+norm; to write, what is missing from its reconstruction. Its moments in Adam start from nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from interp.dictionaries.dictionary import Dictionary
+from interp.dictionaries.part import Part
+
+__all__ = ["resample"]
+
+_SHARE = 0.2  # of the living features' norm
+
+
+@torch.no_grad()
+def resample(
+    dictionary: Dictionary,
+    xs: Sequence[Float[Tensor, "row d_in"]],
+    error: Float[Tensor, "row width"],
+    dead: Sequence[Bool[Tensor, " d_sae"]],
+    generator: torch.Generator,
+) -> list[tuple[Tensor, Tensor]]:
+    """Draw dead features anew.
+
+    Returns:
+        Pairs of a parameter and its rows that were drawn, whose moments are to be cleared.
+    """
+    changed: list[tuple[Tensor, Tensor]] = []
+    loss = error.square().sum(-1).double().cpu()
+    parts: list[Part] = list(dictionary.parts)  # type: ignore[arg-type]
+    for part, x, asleep in zip(parts, xs, dead, strict=True):
+        index = asleep.nonzero()[:, 0]
+        if not len(index) or float(loss.sum()) <= 0:
+            continue
+        drawn = torch.multinomial(loss.square(), len(index), replacement=True, generator=generator)
+        drawn = drawn.to(x.device)
+        own = dictionary.centred(x)[drawn]
+        missing = error[drawn][:, error.shape[1] - part.dec.shape[1] :]
+        awake = part.enc[~asleep].norm(dim=-1)
+        norm = awake.mean() if len(awake) else part.enc.new_ones(())
+        part.enc[index] = own / own.norm(dim=-1, keepdim=True).clamp(min=1e-12) * norm * _SHARE
+        part.dec[index] = missing / missing.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        part.b_enc[index] = 0
+        changed += [(part.enc, index), (part.dec, index), (part.b_enc, index)]
+    return changed
