@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from interp.errors import StoreError, TrainingError
 from interp.store.files import (
     listed,
     make_folder,
-    refused,
     remove,
     sync_folder,
     temporary,
@@ -37,6 +35,7 @@ from interp.store.files import (
 )
 from interp.store.shard import DTYPES, open_shard, read_header, write_shard
 from interp.store.signed import parsed, rendered
+from interp.training.disk import telling
 from interp.training.identity import as_json, differences
 from interp.training.retention import Policy
 
@@ -128,7 +127,7 @@ class Checkpoints:
         content = {"step": step, "state": as_json(state, "state"), "identity": self.identity}
         record, weights = self._files(step)
         size = sum(x.numel() * x.element_size() for x in own.values())
-        with _told(weights, size=size):
+        with telling(weights, size=size):
             make_folder(self.folder)
             self._tidy()
             temporary(record).touch()  # says that this save was begun
@@ -151,7 +150,7 @@ class Checkpoints:
         Raises:
             TrainingError: one cannot be removed.
         """
-        with _told(self.folder):
+        with telling(self.folder):
             self._remove([later for later in self._found() if later > step])
 
     def require_none(self) -> None:
@@ -312,19 +311,3 @@ def _what_it_is(path: Path, step: int) -> str:
     if own not in (None, str(step)):
         return f"was swapped: it says that it is of step {own}."
     return "was changed or damaged: it has another sha256 than it was written with."
-
-
-@contextmanager
-def _told(path: Path, *, size: int = 0) -> Iterator[None]:
-    """Turn a refusal to write into an error that says what is kept and what to do."""
-    try:
-        yield
-    except (StoreError, OSError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__
-        if not isinstance(cause, OSError):
-            raise TrainingError(str(error)) from error
-        told, remedy = refused(Path(cause.filename or path), cause, size=size)
-        raise TrainingError(
-            f"no checkpoint: {told} Earlier checkpoints are kept. {remedy} and resume: the run goes "
-            "on from the newest."
-        ) from cause
