@@ -85,7 +85,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, policy: Policy, identity: Mapping[str, Any]) -> None:
         self.folder, self.policy = Path(folder), policy
-        self.identity: dict[str, Any] = as_json(identity, "identity")
+        self.identity: dict[str, Any] = as_json(identity, "identity of a checkpoint")
 
     def __repr__(self) -> str:
         return f"Checkpoints({str(self.folder)!r}: {', '.join(map(str, self.steps())) or 'none'})"
@@ -124,7 +124,11 @@ class Checkpoints:
             if x.dtype not in DTYPES:
                 known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
                 raise TrainingError(f"tensor {name!r} is {x.dtype}; a checkpoint holds {known}.")
-        content = {"step": step, "state": as_json(state, "state"), "identity": self.identity}
+        content = {
+            "step": step,
+            "state": as_json(state, "state of a checkpoint"),
+            "identity": self.identity,
+        }
         record, weights = self._files(step)
         size = sum(x.numel() * x.element_size() for x in own.values())
         with telling(weights, size=size):
@@ -143,27 +147,6 @@ class Checkpoints:
                 raise
             self._prune(step)
         return weights
-
-    def drop_after(self, step: int) -> None:
-        """Remove the checkpoints after a step, damaged ones too: the run goes on from there.
-
-        Raises:
-            TrainingError: one cannot be removed.
-        """
-        with telling(self.folder):
-            self._remove([later for later in self._found() if later > step])
-
-    def require_none(self) -> None:
-        """For a run that begins anew.
-
-        Raises:
-            TrainingError: there are checkpoints, which it would mix with its own.
-        """
-        if found := list(self._found()):
-            raise TrainingError(
-                f"{str(self.folder)!r} holds checkpoints of a run already (step "
-                f"{', '.join(map(str, found))}). Resume it, or give another folder."
-            )
 
     def _tidy(self) -> None:
         """Remove what a save that died has left, its temporary last."""
@@ -231,8 +214,8 @@ class Checkpoints:
             if not differences(content["identity"], self.identity):
                 record, weights = self._files(step)
                 return (
-                    f"The checkpoint of step {earlier} is whole: resume={earlier} goes on from it, or "
-                    f"delete {record.name} and {weights.name}."
+                    f"The checkpoint of step {earlier} is whole: delete {record.name} and "
+                    f"{weights.name}, and the run goes on from it."
                 )
         return "No earlier checkpoint is whole: start anew in another folder."
 

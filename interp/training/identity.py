@@ -23,7 +23,7 @@ def as_json(value: Mapping[str, Any], what: str) -> dict[str, Any]:
         return json.loads(plain(value))
     except (ValueError, TypeError) as error:
         raise TrainingError(
-            f"the {what} of a checkpoint is JSON (text keys; finite numbers; tensors go beside it): {error}."
+            f"the {what} is JSON (text keys; finite numbers; tensors go beside it): {error}."
         ) from error
 
 

@@ -95,7 +95,7 @@ def test_a_torn_last_line_is_cut_off(tmp_path, whole):
     """Wherever the kill fell, also where what is left happens to be JSON."""
     path, content = tmp_path / LOG, whole[0]
     start = content[:-1].rindex(b"\n") + 1
-    for end in range(start, len(content)):
+    for end in (start, *range(start + 1, len(content), 7), len(content) - 1):
         path.write_bytes(content[:end])
         assert len(read_log(path)) == 8
         with RunLog(tmp_path, resume_step=45) as log:
