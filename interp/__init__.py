@@ -13,6 +13,7 @@ reads it, replaces it, and scores what comes out::
     guess = interp.attribute(model, pairs, "L*.resid_pre")    # every cell from one gradient
     heads = interp.head_scores(model)
     lens = interp.lens(model, pairs)
+    tc = interp.train(model, corpus="demo", kind="transcoder", site="L0.mlp")
 
 Names are imported when first used, so ``import interp`` costs next to nothing.
 """
@@ -48,6 +49,10 @@ _PUBLIC = {
     "similarity": "interp.probing.similarity",
     "harvest": "interp.harvesting.verb",
     "stream": "interp.harvesting.stream",
+    "train": "interp.training.verb",
+    "load_dictionary": "interp.dictionaries.formats",
+    "evaluate": "interp.evaluation.verb",
+    "features": "interp.inspection.verb",
     # nouns
     "Model": "interp.models.model",
     "Site": "interp.sites",
@@ -74,6 +79,12 @@ _PUBLIC = {
     "ActivationStore": "interp.store.store",
     "ActivationStream": "interp.harvesting.stream",
     "Rows": "interp.store.rows",
+    "Dictionary": "interp.dictionaries.dictionary",
+    "DictionarySpec": "interp.dictionaries.spec",
+    "TrainConfig": "interp.training.config",
+    "TrainingRecord": "interp.training.record",
+    "Evaluation": "interp.evaluation.result",
+    "Features": "interp.inspection.result",
     # edits
     "Replace": "interp.runs.edits",
     "Add": "interp.runs.edits",
@@ -106,14 +117,21 @@ if TYPE_CHECKING:
     from interp.attribution.comparison import compare as compare
     from interp.attribution.result import AttributionResult as AttributionResult
     from interp.attribution.verb import attribute as attribute
+    from interp.dictionaries.dictionary import Dictionary as Dictionary
+    from interp.dictionaries.formats import load_dictionary as load_dictionary
+    from interp.dictionaries.spec import DictionarySpec as DictionarySpec
     from interp.direct.decompose import decompose as decompose
     from interp.direct.result import LogitAttribution as LogitAttribution
     from interp.direct.verb import logit_attribution as logit_attribution
     from interp.discovery.heads import HeadScores as HeadScores
     from interp.discovery.heads import head_scores as head_scores
+    from interp.evaluation.result import Evaluation as Evaluation
+    from interp.evaluation.verb import evaluate as evaluate
     from interp.harvesting.stream import ActivationStream as ActivationStream
     from interp.harvesting.stream import stream as stream
     from interp.harvesting.verb import harvest as harvest
+    from interp.inspection.result import Features as Features
+    from interp.inspection.verb import features as features
     from interp.lenses.attention import AttentionResult as AttentionResult
     from interp.lenses.attention import attention as attention
     from interp.lenses.logit_lens import LensResult as LensResult
@@ -155,6 +173,9 @@ if TYPE_CHECKING:
     from interp.token_batch import TokenBatch as TokenBatch
     from interp.tracing.result import TraceResult as TraceResult
     from interp.tracing.verb import trace as trace
+    from interp.training.config import TrainConfig as TrainConfig
+    from interp.training.record import TrainingRecord as TrainingRecord
+    from interp.training.verb import train as train
 
 
 def __getattr__(name: str) -> Any:

@@ -40,13 +40,14 @@ PUBLIC = {
     "load", "scan", "patch", "trace", "attribute", "compare", "ablate", "random_ablation",
     "logit_attribution", "decompose", "lens", "tune_lens", "attention", "head_scores",
     "steering_vector", "steer", "probe", "probe_features", "similarity",
-    "harvest", "stream",
+    "harvest", "stream", "train", "load_dictionary", "evaluate", "features",
     # nouns
     "Model", "Site", "Edge", "Prompts", "TokenBatch", "Run", "Cache", "Decomposition",
     "PatchResult", "TraceResult", "AttributionResult", "Comparison", "LogitAttribution",
     "LensResult", "TunedLens", "AttentionResult", "HeadScores", "ScanResult", "SteeringVector",
     "SteeringResult", "ProbeResult", "Similarity",
     "ActivationStore", "ActivationStream", "Rows",
+    "Dictionary", "DictionarySpec", "TrainConfig", "TrainingRecord", "Evaluation", "Features",
     # edits
     "Replace", "Add", "AddFrom", "Scale", "Zero", "Noise", "ProjectOut",
     # modules

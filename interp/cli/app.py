@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from interp.cli import activations, causal, demo_model, glance, reading
+from interp.cli import activations, causal, demo_model, dictionaries, glance, reading
 
 __all__ = ["app", "main"]
 
@@ -31,6 +31,9 @@ for command in (
     demo_model.train_demo,
 ):
     app.command(command.__name__.replace("_", "-"))(command)
+app.command("train")(dictionaries.train)
+app.command("eval")(dictionaries.evaluate)
+app.command("features")(dictionaries.features)
 app.add_typer(activations.store, name="store")
 
 

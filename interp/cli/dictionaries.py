@@ -57,7 +57,9 @@ def train(
     look: Annotated[
         bool, typer.Option("--look/--no-look", help="Evaluate, and write a page of features.")
     ] = True,
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of everything drawn at random; 0 unless told.")
+    ] = None,
     revision: Revision = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -74,12 +76,12 @@ def train(
 
     flags = {
         "site": site, "d_sae": d_sae, "k": k, "activation": activation, "sparsity": sparsity,
-        "tokens": tokens, "batch": batch, "lr": lr,
+        "tokens": tokens, "batch": batch, "lr": lr, "seed": seed,
     }  # fmt: skip
-    options = settled(config, flags, option or [], kind=kind.replace("-", "_"), seed=seed)
+    options = settled(config, flags, option or [], kind=kind.replace("-", "_"))
     place, loaded = own_device(device), None
     if store is None or look:
-        loaded = load(model, seed, revision=revision, device=place, dtype=dtype)
+        loaded = load(model, seed or 0, revision=revision, device=place, dtype=dtype)
     text: Any = corpus[0] if len(corpus) == 1 else corpus
     made = interp.train(
         loaded if store is None else ActivationStore.open(store),

@@ -28,7 +28,7 @@ def settled(
     """
     options = {} if file is None else _read(file)
     for name, value in fixed.items():
-        if name in options and options[name] != value and name != "seed":
+        if name in options and options[name] != value:
             raise TrainingError(
                 f"{str(file)!r} says {name} = {options[name]!r}, and the command {value!r}."
             )
