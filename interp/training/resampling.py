@@ -2,7 +2,8 @@
 
 A dead feature gets the direction of a token that is badly reconstructed, drawn with probability in
 proportion to its squared loss: to read, the token's input at a fifth of the living features' average
-norm; to write, what is missing from its reconstruction. Its moments in Adam start from nothing.
+norm; to write, what is missing from its reconstruction. Its moments in Adam start from nothing. Where
+features are picked by rank one at a fifth would never be picked: there it gets the whole norm.
 """
 
 from __future__ import annotations
@@ -18,9 +19,6 @@ from interp.dictionaries.part import Part
 
 __all__ = ["resample"]
 
-_SHARE = 0.2  # of the living features' norm
-
-
 @torch.no_grad()
 def resample(
     dictionary: Dictionary,
@@ -28,8 +26,10 @@ def resample(
     error: Float[Tensor, "row width"],
     dead: Sequence[Bool[Tensor, " d_sae"]],
     generator: torch.Generator,
+    *,
+    share: float = 0.2,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Draw dead features anew.
+    """Draw dead features anew, to read at ``share`` of the living features' norm.
 
     Returns:
         Pairs of a parameter and its rows that were drawn, whose moments are to be cleared.
@@ -41,13 +41,14 @@ def resample(
         index = asleep.nonzero()[:, 0]
         if not len(index) or float(loss.sum()) <= 0:
             continue
-        drawn = torch.multinomial(loss.square(), len(index), replacement=True, generator=generator)
+        again = len(index) > int((loss > 0).sum())  # else no two features are born equal
+        drawn = torch.multinomial(loss.square(), len(index), again, generator=generator)
         drawn = drawn.to(x.device)
         own = dictionary.centred(x)[drawn]
         missing = error[drawn][:, error.shape[1] - part.dec.shape[1] :]
         awake = part.enc[~asleep].norm(dim=-1)
         norm = awake.mean() if len(awake) else part.enc.new_ones(())
-        part.enc[index] = own / own.norm(dim=-1, keepdim=True).clamp(min=1e-12) * norm * _SHARE
+        part.enc[index] = own / own.norm(dim=-1, keepdim=True).clamp(min=1e-12) * norm * share
         part.dec[index] = missing / missing.norm(dim=-1, keepdim=True).clamp(min=1e-12)
         part.b_enc[index] = 0
         changed += [(part.enc, index), (part.dec, index), (part.b_enc, index)]

@@ -31,22 +31,26 @@ class Planted:
         reads: [layer, feature, d] unit directions.
         writes: [layer, feature, d].
         active: how many of the features are active in a row, on average.
+        shuffled: each number keeps its values, and which go together is lost.
+        signed: features are read with either sign and written as they are, so that no linear map from
+            what is read to what is written says anything.
     """
 
     reads: Tensor
     writes: Tensor
     active: float
     shuffled: bool = False
+    signed: bool = False
 
     @classmethod
-    def of(cls, n: int, d: int, active: float = 4.0, *, seed: int = 0, shuffled: bool = False):
+    def of(cls, n: int, d: int, active: float = 4.0, *, seed: int = 0, **how: bool) -> Planted:
         draw = torch.Generator().manual_seed(seed)
 
         def directions() -> Tensor:
             x = torch.randn(2, n, d, generator=draw)
             return x / x.norm(dim=-1, keepdim=True)
 
-        return cls(directions(), directions(), active, shuffled)
+        return cls(directions(), directions(), active, **how)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -63,11 +67,12 @@ class Planted:
         across = 0.5 * self.writes[0].flip(-1)  # what layer 0's features write at layer 1
         tensors = {}
         for layer in (0, 1):
-            x = acts[layer] @ self.reads[layer]
+            sign = torch.randint(0, 2, acts[layer].shape, generator=draw) * 2 - 1
+            x = (acts[layer] * sign if self.signed else acts[layer]) @ self.reads[layer]
             tensors[f"L{layer}.resid_post"] = tensors[f"L{layer}.mlp.input"] = x
             tensors[f"L{layer}.mlp_out"] = acts[layer] @ self.writes[layer]
         tensors["L1.mlp_out"] = tensors["L1.mlp_out"] + acts[0] @ across
-        if self.shuffled:  # each number keeps its values; which go together is lost
+        if self.shuffled:
             tensors = {
                 name: torch.stack([c[torch.randperm(size, generator=draw)] for c in x.T], -1)
                 for name, x in tensors.items()

@@ -11,7 +11,7 @@ KINDS = ("sae", "transcoder", "skip_transcoder", "cross_layer_transcoder")
 ACTIVATIONS = {
     "topk": {"k": 4},
     "batchtopk": {"k": 4},
-    "matryoshka": {"k": 4, "groups": (24, 96)},
+    "matryoshka": {"k": 4},
     "relu": {"sparsity": 1.0},
     "gated": {"sparsity": 1.0},
     "jumprelu": {"sparsity": 1.0},
@@ -22,11 +22,14 @@ FEATURES, WIDTH = 64, 48
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_and_activation_finds_planted_features(kind, activation):
-    data = Planted.of(FEATURES, WIDTH)
+    skip = kind == "skip_transcoder"  # whose linear path would say all that is linear
+    data = Planted.of(FEATURES, WIDTH, signed=skip)
+    d_sae, options = (192 if skip else 96), dict(ACTIVATIONS[activation])
+    if activation == "matryoshka":
+        options["groups"] = (d_sae // 2, d_sae)
     trainee = trained(
-        data, kind=kind, activation=activation, d_sae=96, tokens=512 * 400, lr=5e-3,
-        **ACTIVATIONS[activation],
-    )  # fmt: skip
+        data, kind=kind, activation=activation, d_sae=d_sae, tokens=512 * 400, lr=5e-3, **options
+    )
     cosine = data.found(trainee)
     assert cosine.mean() > 0.9
     assert (cosine > 0.9).float().mean() > 0.8
