@@ -29,7 +29,8 @@ __all__ = ["LOG", "RunLog", "read_log"]
 
 LOG = "log.jsonl"
 
-Values = Mapping[str, Mapping[str, float]]
+Number = int | float
+Values = Mapping[str, Mapping[str, Number]]
 
 
 class RunLog:
@@ -57,7 +58,7 @@ class RunLog:
         resume_step: int | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        self._lines: list[tuple[int, dict[str, dict[str, float]]]] = []
+        self._lines: list[tuple[int, dict[str, dict[str, Number]]]] = []
         self._file: int | None = None
         self._sinks: list[Sink] = []
         self._closed = False
@@ -159,7 +160,7 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
     return rows([_parsed(line, Path(path), i) for i, line in enumerate(_lines_of(Path(path)), 1)])
 
 
-def rows(lines: list[tuple[int, dict[str, dict[str, float]]]]) -> list[dict[str, Any]]:
+def rows(lines: list[tuple[int, dict[str, dict[str, Number]]]]) -> list[dict[str, Any]]:
     """Lines as tidy rows; where a dictionary and the run share a name, the dictionary's stands."""
     out = []
     for step, values in lines:
@@ -169,7 +170,7 @@ def rows(lines: list[tuple[int, dict[str, dict[str, float]]]]) -> list[dict[str,
     return out
 
 
-def _resumed(path: Path, after: int | None) -> list[tuple[int, dict[str, dict[str, float]]]]:
+def _resumed(path: Path, after: int | None) -> list[tuple[int, dict[str, dict[str, Number]]]]:
     """Cut a log to the steps up to ``after``; what is left of it."""
     if after is None:
         if path.exists():
@@ -204,7 +205,7 @@ def _line(step: int, values: Values) -> bytes:
     return (json.dumps(content, allow_nan=False) + "\n").encode()
 
 
-def _parsed(line: bytes, path: Path, number: int) -> tuple[int, dict[str, dict[str, float]]]:
+def _parsed(line: bytes, path: Path, number: int) -> tuple[int, dict[str, dict[str, Number]]]:
     try:
         content = json.loads(line)
         values = {"": content["run"], **content["dictionaries"]}
@@ -219,7 +220,7 @@ def _parsed(line: bytes, path: Path, number: int) -> tuple[int, dict[str, dict[s
         ) from error
 
 
-def _number(x: Any) -> float:
+def _number(x: Any) -> Number:
     """A plain number, NaN where it is not finite."""
     if isinstance(x, int):
         return int(x)

@@ -28,11 +28,11 @@ _MARKS: Final = ("o", "s", "^", "D", "v", "P")
 _LOWEST: Final = 1e-8  # a moving average of what once fired falls for ever
 _FAR: Final = 3.0  # times: numbers at least so far apart have a logarithmic axis
 
-Curves = Mapping[str, Sequence[float]]
+Curves = Mapping[str, Sequence[int | float]]
 
 
 def curves(
-    steps: Sequence[int], tokens: Sequence[float] | None, metrics: Curves, *, title: str
+    steps: Sequence[int], tokens: Sequence[int | float] | None, metrics: Curves, *, title: str
 ) -> Figure:
     """A panel for each thing to watch in a run, over tokens, or over steps if nobody counted those.
 
@@ -86,14 +86,16 @@ def _schedules(metrics: Curves) -> dict[str, list[float]]:
     return out
 
 
-def _across(steps: Sequence[int], tokens: Sequence[float] | None) -> tuple[Sequence[float], str]:
+def _across(
+    steps: Sequence[int], tokens: Sequence[int | float] | None
+) -> tuple[Sequence[int | float], str]:
     if tokens is None:
         return steps, "steps"
     unit, name = (1e6, "million tokens") if max(tokens) >= 2e6 else (1e3, "thousand tokens")
     return [token / unit for token in tokens], name
 
 
-def _panel(axes: Axes, x: Sequence[float], heading: str, lines: Curves, scale: str) -> None:
+def _panel(axes: Axes, x: Sequence[int | float], heading: str, lines: Curves, scale: str) -> None:
     for i, (label, values) in enumerate(lines.items()):
         axes.plot(x, list(values), color=PALETTE[i], linewidth=1.2, label=label,
                   marker="o" if len(x) < 12 else None, markersize=3, clip_on=False)  # fmt: skip

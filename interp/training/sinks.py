@@ -22,14 +22,14 @@ _ID = "wandb-run-id"
 class Sink(Protocol):
     """Takes the numbers of a step."""
 
-    def write(self, step: int, values: Mapping[str, float]) -> None: ...
+    def write(self, step: int, values: Mapping[str, int | float]) -> None: ...
 
     def flush(self) -> None: ...
 
     def close(self) -> None: ...
 
 
-def flat(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def flat(values: Mapping[str, Mapping[str, int | float]]) -> dict[str, int | float]:
     """One name for each number of a step.
 
     >>> flat({"": {"lr": 0.5}, "L0.mlp": {"fvu": 0.25}})
@@ -62,7 +62,7 @@ class TensorBoard:
             ) from error
         self._writer: Any = SummaryWriter(str(folder), purge_step=after + 1)
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, int | float]) -> None:
         for tag, value in values.items():
             self._writer.add_scalar(tag, value, step)
 
@@ -105,7 +105,7 @@ class WandB:
             ) from error
         write_new(known, [f"{self._run.id}\n".encode()])
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, int | float]) -> None:
         self._run.log(dict(values), step=step)
 
     def flush(self) -> None:
