@@ -40,11 +40,9 @@ def assemble(
             sums = table.columns(variant, row[0], subject.name, row[1], subject.aside.means)
             dead = _dead(table, variant, row)
             for j, measure in enumerate(MEASURES.values()):
-                found[:, i, j, k] = torch.tensor(
-                    (dead[measure.name], math.nan, math.nan)
-                    if measure.name in dead
-                    else estimate(measure, sums)
-                )
+                value = dead.get(measure.name)
+                numbers = estimate(measure, sums) if value is None else (value, math.nan, math.nan)
+                found[:, i, j, k] = torch.tensor(numbers, dtype=found.dtype)
                 if (
                     variant in ("value", "random_model")
                     and row[3]
@@ -68,7 +66,7 @@ def assemble(
         ),
         features=torch.tensor([placed[i].dictionary.d_sae for i, _ in parts]),
         frequency=torch.stack([
-            torch.cat([table.fired[v, i][p] for i, p in parts]) / table.tokens for v in featured
+            torch.cat([table.fired[v, i][p] for i, p in parts]).double() / table.tokens for v in featured
         ]),
         frequency_of=featured,
         tokens=table.tokens,

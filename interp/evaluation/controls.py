@@ -62,9 +62,9 @@ def random_dictionary(
         rows = rows[: max(64, _ENTRIES // spec.d_sae)].to(made.device)
         wanted = int(written(dictionary, i, rows).active.sum())
         _draw_part(made, i, rows.to(made.dtype), wanted, draw)
-        outs.append(written(made, i, x[i]).out.double())
+        outs.append(written(made, i, x[i]).out.cpu().double())
     for site, target in enumerate(y):
-        _fit(made, site, outs, target.to(made.device).double())
+        _fit(made, site, outs, target.cpu().double())
     return made
 
 
@@ -103,8 +103,6 @@ def _fit(made: Dictionary, site: int, outs: Sequence[Tensor], y: Rows) -> None:
     d = made.d_out
     blocks = [slice((site - i) * d, (site - i + 1) * d) for i in range(site + 1)]
     wrote = torch.stack([outs[i][:, block] for i, block in enumerate(blocks)])
-    if not made.spec.crossing:
-        wrote = wrote - made.b_dec  # zero still, but said
     means, mean = wrote.mean(1), y.mean(0)
     flat, target = (wrote - means[:, None]).flatten(1), (y - mean).flatten()
     scale = torch.linalg.pinv(flat @ flat.T) @ (flat @ target)

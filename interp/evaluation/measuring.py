@@ -210,7 +210,9 @@ def _reconstructions(
             )
             for s, x in zip(one.writes, outs, strict=True)
         ]
-        counts = [torch.stack([part.active.double(), part.size.double()]).cpu() for part in parts]
+        counts = [
+            torch.stack([part.active.cpu().double(), part.size.cpu().double()]) for part in parts
+        ]
         for row, f, c in zip(part_rows(one), found, counts, strict=False):
             table.add(name, row, numbers, _judged(f, None if permute else c))
         judged.append(torch.stack(found).sum(0))

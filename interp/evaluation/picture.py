@@ -110,9 +110,6 @@ def _losses(
     axes.set_xlim(0, axes.get_xlim()[1] * 1.08)
     axes.set_xlabel("next-token cross-entropy, nats")
     axes.set_title("what is left of the loss")
-    axes.legend(
-        frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.45, -0.18), ncols=2
-    )
 
 
 def draw_probing(found: SparseProbing, row: int, title: str | None) -> Figure:

@@ -19,7 +19,6 @@ from interp.corpora.corpus import Corpus, Document
 from interp.corpora.packed import PackedBatch
 from interp.corpora.packing import Packing, pack
 from interp.errors import CorpusError
-from interp.harvesting.shards import limited
 from interp.models.model import Model
 
 __all__ = ["Texts"]
@@ -60,7 +59,7 @@ class Texts:
                     yield document
 
         part = Corpus(corpus.name, corpus.identity, None, scored)
-        batches = tuple(limited(pack(part, model.tokens, how), tokens))
+        batches = tuple(_limited(pack(part, model.tokens, how), tokens))
         n_scored = sum(batch.n_kept for batch in batches)
         if len(aside) < _LEAST:
             aside += islice(documents, _LEAST - len(aside))
@@ -70,7 +69,7 @@ class Texts:
                 "means from; expected at least two documents with text, since both are kept apart."
             )
         rest = Corpus(corpus.name, corpus.identity, None, lambda: iter(aside))
-        others = tuple(limited(pack(rest, model.tokens, how), max(1024, n_scored // 4)))
+        others = tuple(_limited(pack(rest, model.tokens, how), max(1024, n_scored // 4)))
         if not sum(batch.n_kept for batch in others):
             raise CorpusError(
                 f"the documents of {corpus.name} that are set aside for means have no token but "
@@ -87,6 +86,31 @@ class Texts:
     def numbers(self, batch: PackedBatch) -> Int[Tensor, " kept"]:
         """For each kept token of a scored batch, its document's place in :attr:`documents`."""
         return torch.searchsorted(self.documents, batch.document[batch.keep])
+
+
+def _limited(batches: Iterator[PackedBatch], limit: int | None) -> Iterator[PackedBatch]:
+    """Batches up to so many kept tokens, in the order of the documents however they were packed."""
+    left = limit
+    for batch in batches:
+        if left is not None and batch.n_kept >= left:
+            if left:
+                yield _cut(batch, left)
+            return
+        left = None if left is None else left - batch.n_kept
+        yield batch
+
+
+def _cut(batch: PackedBatch, most: int) -> PackedBatch:
+    """The first so many kept tokens, and the rows that they stand in."""
+    document, position = batch.document[batch.keep], batch.position[batch.keep]
+    order = (document * (position.max() + 2) + position).argsort()
+    kept = torch.zeros_like(document, dtype=torch.bool)
+    kept[order[:most]] = True
+    keep = batch.keep.clone()
+    keep[batch.keep] = kept
+    used = keep.any(1).nonzero().flatten()
+    document, position, keep = (x[used] for x in (batch.document, batch.position, keep))
+    return PackedBatch(batch.tokens.rows(used), document, position, keep, batch.end)
 
 
 def _hash(batches: tuple[PackedBatch, ...]) -> str:

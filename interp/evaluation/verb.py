@@ -153,6 +153,11 @@ def place(model: Model, dictionary: Dictionaries) -> tuple[Placed, ...]:
         if isinstance(dictionary, list | tuple)
         else [("", dictionary)]
     )
+    if model.anatomy.splices:
+        raise DictionaryError(
+            f"{model.name!r} has dictionaries in place: evaluate outside of model.replaced(...), and give "
+            "those that are to be measured together in one list."
+        )
     if not items:
         raise DictionaryError(
             "no dictionary was given; expected one, a list, or a mapping of them."
