@@ -14,6 +14,6 @@ _BY_NAME: dict[str, type[Activation]] = {
 }
 
 
-def activation(name: str, d_sae: int, **options: float) -> Activation:
+def activation(name: str, d_sae: int, **options: int | float) -> Activation:
     """An activation by its name, with its own parameters at their start."""
     return _BY_NAME[name](d_sae, **options)
