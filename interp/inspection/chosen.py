@@ -18,13 +18,14 @@ from torch import Tensor
 
 from interp.dictionaries.dictionary import Dictionary
 from interp.errors import DictionaryError
+from interp.geometry.moments import summing_device
 from interp.sites import Site
 from interp.store.rows import Rows
 from interp.surveys.source import expand
 
 __all__ = ["Chosen", "feature_name", "parsed"]
 
-_NAME = re.compile(r"(?:.*\.)?F(\d+)")
+_NAME = re.compile(r"(?P<where>(?:.*\.)?)F(?P<unit>\d+)")
 Pair = tuple[int, int]
 
 
@@ -74,6 +75,11 @@ class Chosen:
         return sum(self.dictionary.d_sae if u is None else len(u) for u in self.units)
 
     @property
+    def device(self) -> torch.device:
+        """Where activations are looked at: the dictionary's, or the CPU if that has no float64 (MPS)."""
+        return summing_device(self.dictionary.b_dec)
+
+    @property
     def width(self) -> int:
         """Numbers that are computed for each row at once."""
         several = zip(self.units, self.alone, strict=True)
@@ -102,7 +108,7 @@ class Chosen:
             else:
                 whole = self.dictionary.encode_part(part, x)
                 out.append(whole if units is None else whole[:, units])
-        return torch.cat(out, 1).float()
+        return torch.cat(out, 1).float().to(self.device)
 
     def read(self, rows: Rows, site: str) -> Float[Tensor, "row d_in"]:
         """What an encoder reads, on the dictionary's device; heads one after another."""
@@ -155,22 +161,19 @@ def parsed(dictionary: Dictionary, asked: Sequence[int | str]) -> list[Pair]:
     found = [_pair(dictionary, one) for one in asked]
     if not found or len(set(found)) < len(found):
         raise DictionaryError(
-            f"which={list(asked)!r:.80}; expected different features, such as [5, 1204] or ['F5']."
+            f"which={list(asked)!s:.80}; expected different features, such as [5, 1204] or ['F5']."
         )
     return sorted(found, key=lambda pair: pair[0])
 
 
 def _pair(dictionary: Dictionary, asked: int | str) -> Pair:
     d_sae, crossing = dictionary.d_sae, dictionary.spec.crossing
-    name = _NAME.fullmatch(asked) if isinstance(asked, str) else None
-    unit = int(name[1]) if name else asked
-    if isinstance(unit, int) and not isinstance(unit, bool) and 0 <= unit < d_sae:
-        if not crossing:
-            return 0, unit
-        for part in range(len(dictionary.spec.reads)):
-            layer = _layer(dictionary, part)
-            if isinstance(asked, str) and asked.startswith(layer):
-                return part, unit
+    plain = isinstance(asked, int) and not isinstance(asked, bool) and not crossing
+    name = _NAME.fullmatch(f"F{asked}" if plain else str(asked))
+    if name and int(name["unit"]) < d_sae:
+        for part, site in enumerate(dictionary.spec.features):
+            if name["where"] in (_layer(dictionary, part), f"{site}."):
+                return part, int(name["unit"])
     example = feature_name(dictionary, 0, min(5, d_sae - 1))
     raise DictionaryError(
         f"no feature {asked!r} in this dictionary; expected a number from 0 to {d_sae - 1}"

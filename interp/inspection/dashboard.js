@@ -133,7 +133,7 @@
     card.textContent = "";
     card.scrollTop = 0;
     const head = make("h2", card, "", f.n);
-    make("a", head, "", "#" + f.n).href = "#" + f.n;
+    make("a", head, "", f.t).href = "#" + f.n;
     if (!f.f) { make("p", card, "hint", "Never active in " + data.tokens.toLocaleString("en") + " tokens."); }
     statistics(f);
     const panes = make("div", card, "panes");

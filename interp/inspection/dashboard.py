@@ -117,7 +117,7 @@ class _Encoder:
         passages = [passage for stratum in strata for passage in stratum]
         token = int(of.own_token[i])
         return {
-            "n": one.name, "f": int(of.count[i]), "m": _short(float(of.mean[i])), "x": _short(one.most),
+            "n": one.name, "t": one.site, "f": int(of.count[i]), "m": _short(float(of.mean[i])), "x": _short(one.most),
             "h": of.counts[i].tolist(), "s": [len(stratum) for stratum in strata],
             "e": "".join(self._window(one, passage) for passage in passages),
             "v": [_short(p.values[p.centre]) for p in passages],
@@ -147,7 +147,7 @@ class _Encoder:
 
     def _tokens(
         self, ids: torch.Tensor | None, values: torch.Tensor | None, i: int
-    ) -> list[list[float]] | None:
+    ) -> list[Any] | None:
         if ids is None or values is None:
             return None
         places = [self.words[index] for index in ids[i].tolist()]

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.dictionaries.dictionary import Dictionary
-from interp.errors import ModelError
+from interp.errors import DictionaryError
 from interp.inspection.chosen import Chosen
 from interp.models.folding import norm_before_attention, norm_before_mlp
 from interp.models.model import Model
@@ -31,14 +31,10 @@ from interp.taps.norms import normalise
 from interp.weight_lenses.ends import tokens_in, unembedding
 from interp.weight_lenses.reading import Reading, read
 
-__all__ = ["NoEnd", "Tokens", "de_embedding", "logit_effects", "written"]
+__all__ = ["Tokens", "de_embedding", "logit_effects", "written"]
 
 _WRITTEN = ("resid_pre", "resid_mid", "resid_post", "mlp_out", "attn_out", "embed", "pos_embed")
 _BEHIND_NORM = ("ln1.normalized", "attn.input", "ln2.normalized", "mlp.input")
-
-
-class NoEnd(ModelError):
-    """Features that mean nothing at this end of the model; caught, and told in the result."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +76,7 @@ def logit_effects(model: Model, chosen: Chosen, top: int) -> tuple[Tokens, str]:
     """Tokens whose logits each feature raises and lowers most, and what was done.
 
     Raises:
-        NoEnd: what is written is no direction of the residual stream.
+        DictionaryError: what is written is no direction of the residual stream.
         ModelError: this model's unembedding cannot be folded.
     """
     directions = written(chosen)
@@ -94,12 +90,12 @@ def logit_effects(model: Model, chosen: Chosen, top: int) -> tuple[Tokens, str]:
 
 
 def check_written(model: Model, dictionary: Dictionary) -> None:
-    """NoEnd unless what is written is added to the residual stream."""
+    """DictionaryError unless what is written is added to the residual stream."""
     spec = dictionary.spec
     points = {Site.parse(site).point for site in spec.writes}
     if points <= set(_WRITTEN) and spec.d_out == model.d_model:
         return
-    raise NoEnd(
+    raise DictionaryError(
         f"no logit effects: {spec.writes[0]} ({spec.d_out} numbers) is not part of the residual stream, "
         "which alone the unembedding reads."
     )
@@ -110,7 +106,7 @@ def de_embedding(model: Model, chosen: Chosen, top: int) -> tuple[Tokens, str]:
     """Tokens whose embedding alone excites each feature most, and what was done.
 
     Raises:
-        NoEnd: what is read is no function of the residual stream at that token.
+        DictionaryError: what is read is no function of the residual stream at that token.
     """
     dictionary, embedding = chosen.dictionary, tokens_in(model)
     found, said = [], ""
@@ -119,7 +115,7 @@ def de_embedding(model: Model, chosen: Chosen, top: int) -> tuple[Tokens, str]:
             continue
         x, said = _as_read(model, Site.parse(dictionary.spec.reads[part]), embedding)
         if x.shape[1] != dictionary.d_in:
-            raise NoEnd(
+            raise DictionaryError(
                 f"no de-embedding: the encoder reads {dictionary.d_in} numbers, and this model's embeddings "
                 f"have {x.shape[1]}."
             )
@@ -138,7 +134,7 @@ def _as_read(
     if site.point in ("resid_pre", "resid_mid", "resid_post", "embed"):
         return embedding, "token embeddings as they enter the stream, × encoder; b_enc left out."
     if site.point not in _BEHIND_NORM or site.layer is None:
-        raise NoEnd(
+        raise DictionaryError(
             f"no de-embedding: {site} is not the residual stream, nor a norm of it, so a token's embedding "
             "alone does not say what stands there."
         )

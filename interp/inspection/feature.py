@@ -37,6 +37,12 @@ class Feature:
         return self.of.names[self.place]
 
     @property
+    def site(self) -> str:
+        """Its address where the dictionary stands in the model: ``L0.mlp.F12``."""
+        part, unit = self.of.parts[self.place], self.of.units[self.place]
+        return f"{self.of.sites[part]}.F{unit}"
+
+    @property
     def frequency(self) -> float:
         """Share of tokens at which it is active."""
         return float(self.of.frequency[self.place])

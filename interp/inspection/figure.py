@@ -41,7 +41,7 @@ def feature_figure(feature: Feature, *, title: str | None = None) -> Figure:
     lower = _lower(feature)
     tall, width = 0.5 + 0.185 * len(passages), 6.0
     with sheet(width, tall + 2.4) as figure:
-        upper, under = figure.subfigures(2, 1, height_ratios=[tall, 2.4])
+        upper, under = figure.subfigures(2, 1, height_ratios=[tall, 2.4], squeeze=False)[:, 0]
         axes = upper.subplots()
         colours = draw_passages(axes, passages, labels)
         axes.axhline(len(feature.top[:_TOP]) - 0.5, color="#999999", linewidth=0.6)

@@ -53,7 +53,7 @@ class Firing:
         return {"verb": "features"}
 
     def update(self, state: Fired | None, rows: Rows) -> Fired:
-        n, device = len(self.chosen), self.chosen.dictionary.device
+        n, device = len(self.chosen), self.chosen.device
         count = torch.zeros(n, dtype=torch.int64, device=device) if state is None else state.count
         most = torch.zeros(n, device=device) if state is None else state.most
         for part in pieces(rows, self.chosen.width):

@@ -114,7 +114,7 @@ class Look:
     # -- one chunk ---------------------------------------------------------------------
 
     def _start(self) -> Looked:
-        n, device = len(self.chosen), self.chosen.dictionary.device
+        n, device = len(self.chosen), self.chosen.device
         wide, span = torch.zeros(n, dtype=torch.float64, device=device), sum(self.window) + 1
         none = torch.zeros(0, dtype=torch.int64, device=device)
         controls = sum(len(rows) for rows in self.directions)
@@ -170,7 +170,7 @@ class Look:
             self.chosen.read(rows, site).float() @ directions.T
             for site, directions in zip(self.sites, self.directions, strict=True)
         ]
-        block = Block(state.n_tokens, torch.cat(parts, 1), *where)
+        block = Block(state.n_tokens, torch.cat(parts, 1).to(self.chosen.device), *where)
         return state.random.with_rows(block, block.values, 0, before=0, per_document=True)
 
     def _judged(self, state: Looked, block: Block, stop: int) -> Looked:

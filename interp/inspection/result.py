@@ -33,7 +33,8 @@ class Features(Stored):
     Attributes:
         names: ``F12``, or ``L0.F12`` in a cross-layer transcoder.
         parts, units: of each its part and its number there.
-        reads, writes, d_sae, dictionary: of the dictionary: its sites, its width, what it is in words.
+        sites, reads, writes: of each part of the dictionary the site of its features, what it reads and writes.
+        d_sae, dictionary: its width, what it is in words.
         n_tokens: tokens read.
         live: features of the whole dictionary that fired in them; None where only some were asked for.
         count: tokens at which each is active.
@@ -65,6 +66,7 @@ class Features(Stored):
     names: tuple[str, ...]
     parts: tuple[int, ...]
     units: tuple[int, ...]
+    sites: tuple[str, ...]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     d_sae: int
@@ -101,7 +103,7 @@ class Features(Stored):
     own_token: Int[Tensor, " feature"]
     random_concentration: Float[Tensor, " control"]
     chance_concentration: Float[Tensor, "k draw"]
-    random_kurtosis: Float[Tensor, " control"] | None
+    random_kurtosis: Float[Tensor, " direction"] | None
     words: dict[str, str] | None
     notes: dict[str, str]
     provenance: Provenance

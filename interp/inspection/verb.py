@@ -17,7 +17,7 @@ from torch import Tensor
 from interp.dictionaries.dictionary import Dictionary
 from interp.errors import BudgetError, DictionaryError, ModelError, RunError, warn
 from interp.harvesting.stream import stream
-from interp.inspection.chosen import Chosen, Pair, feature_name, parsed
+from interp.inspection.chosen import Chosen, feature_name, parsed
 from interp.inspection.control import by_chance, concentration, random_kurtosis, random_readers
 from interp.inspection.ends import Tokens, de_embedding, logit_effects
 from interp.inspection.firing import Fired, Firing
@@ -253,7 +253,7 @@ def _described(
     out: dict[str, Any] = {
         "names": tuple(feature_name(dictionary, *pair) for pair in pairs),
         "parts": tuple(part for part, _ in pairs), "units": tuple(unit for _, unit in pairs),
-        "reads": dictionary.spec.reads, "writes": dictionary.spec.writes, "d_sae": dictionary.d_sae,
+        "sites": dictionary.spec.features, "reads": dictionary.spec.reads, "writes": dictionary.spec.writes, "d_sae": dictionary.d_sae,
         "dictionary": repr(dictionary), "random_kurtosis": None,
     }  # fmt: skip
     logit, notes["logits"] = _told(logit_effects, model, chosen, top)
@@ -284,5 +284,5 @@ def _told(
     """What is found at one end of the model, or why nothing is."""
     try:
         return end(model, chosen, top)
-    except ModelError as error:
+    except (DictionaryError, ModelError) as error:
         return None, str(error)

@@ -38,9 +38,7 @@ def concordance(passages: Sequence[Passage], *, title: str, unit: str = "activat
     return figure
 
 
-def draw_passages(
-    axes: Axes, passages: Sequence[Passage], labels: Sequence[str]
-) -> ScalarMappable:
+def draw_passages(axes: Axes, passages: Sequence[Passage], labels: Sequence[str]) -> ScalarMappable:
     """Passages one under the other, as :func:`concordance` has them; gives their colours."""
     top = max(abs(v) for p in passages for v in p.values) or 1.0
     colours = ScalarMappable(Normalize(-top, top), colormaps[DIVERGING])

@@ -120,7 +120,9 @@ class Kept:
             return self
         order = _ranked(row, unit, scores, block.document if per_document else None)
         row, scores = row[order], scores[order]
-        active, place, size = unit[order].unique_consecutive(return_inverse=True, return_counts=True)
+        active, place, size = unit[order].unique_consecutive(
+            return_inverse=True, return_counts=True
+        )
         k = self.score.shape[1]
         rank = torch.arange(len(row), device=row.device) - (size.cumsum(0) - size)[place]
         first = rank < k
@@ -139,9 +141,7 @@ class Kept:
         return Kept(*(getattr(self, f.name).index_copy(0, active, getattr(merged, f.name))
                       for f in fields(self)))  # fmt: skip
 
-    def _cut(
-        self, block: Block, scores: Tensor, here: Tensor, before: int, active: Tensor
-    ) -> Kept:
+    def _cut(self, block: Block, scores: Tensor, here: Tensor, before: int, active: Tensor) -> Kept:
         """The chosen rows [unit, best] of a block with their windows."""
         around = torch.arange(self.tokens.shape[-1], device=here.device) - before
         places = here[..., None] + around
