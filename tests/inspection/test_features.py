@@ -149,12 +149,25 @@ def test_some_features_alone_are_as_among_all(gpt2, activation, options):
 
 
 def test_which_features(planted, model, rows):
-    live = features(planted, model, rows, which="live", k=2)
+    few = {"k": 2, "controls": 4, "sampled": 0}
+    live = features(planted, model, rows, which="live", **few)
     assert live.names == ("F0", "F1", "F2", "F4")
-    drawn = [features(planted, model, rows, which=2, k=2, seed=s).names for s in (0, 0, 1, 2, 3)]
-    assert drawn[0] == drawn[1]
-    assert len(set(drawn)) > 1
+    drawn = [features(planted, model, rows, which=2, seed=seed, **few).names for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
     assert all(len(names) == 2 and "F3" not in names for names in drawn)
+
+
+def test_a_corpus_a_stream_and_a_store_give_the_same(planted, model, tmp_path):
+    store = interp.harvest(model, "demo", ["L0.mlp.input"], tmp_path / "store", dtype="float32",
+                           tokens=2000)  # fmt: skip
+    stream = interp.stream(model, "demo", ["L0.mlp.input"], tokens=2000)
+    found = [features(planted, model, source, tokens=2000, k=3, controls=4)
+             for source in ("demo", stream, store)]  # fmt: skip
+    for other in found[1:]:
+        assert torch.equal(other.tokens, found[0].tokens)
+        assert torch.equal(other.count, found[0].count)
+        assert other.provenance.prompts_hash == found[0].provenance.prompts_hash
+        assert other.provenance.call["corpus"] == found[0].provenance.call["corpus"]
 
 
 def crossing(model):
