@@ -66,8 +66,8 @@ class Measure:
 
     name: str
     unit: str
-    over: Mapping[str, float]
-    under: Mapping[str, float]
+    over: Mapping[str, int]
+    under: Mapping[str, int]
     least: float = 0.0
 
 

@@ -61,7 +61,7 @@ class Evaluation(Stored):
     high: Float[Tensor, "row metric variant"]
     parts: tuple[str, ...]
     features: Int[Tensor, " part"]
-    frequency: Float[Tensor, "variant feature"]
+    frequency: Float[Tensor, "own feature"]
     frequency_of: tuple[str, ...]
     tokens: int
     predictions: int

@@ -68,7 +68,7 @@ class Placed:
         """Another dictionary at the same place."""
         return replace(self, dictionary=other)
 
-    def sums(self, outs: Sequence[Rows]) -> tuple[Rows, ...]:
+    def sums(self, outs: Sequence[Float[Tensor, "row _"]]) -> tuple[Rows, ...]:
         """What stands at each written site, from what each part writes."""
         dictionary, n = self.dictionary, len(self.writes)
         if not dictionary.spec.crossing:

@@ -308,6 +308,7 @@ def test_cost_is_said_before(demo, corpus, capsys):
     assert "1 batches × 4 runs" in said
 
 
+@pytest.mark.bad_input
 def test_errors(demo, corpus, found):
     one = built.zero(SITE, D)
     with pytest.raises(DictionaryError, match="no dictionary was given"):
@@ -353,7 +354,9 @@ def test_a_trained_transcoder_beats_its_nulls(corpus):
         loss.backward()
         adam.step()
     enc, b_enc, dec, b_dec = (w.detach() for w in weights)
-    one = built.made("transcoder", sites[:1], sites[1:], enc, b_enc, dec * scale, b_dec * scale)
+    one = built.made(
+        "transcoder", tuple(sites[:1]), tuple(sites[1:]), enc, b_enc, dec * scale, b_dec * scale
+    )
     found = evaluate(one.float(), model, corpus, tokens=500, batch=8, progress=False)
     assert found.value("fvu") < 0.2
     assert found.value("ce_recovered_mean") > 0.9

@@ -115,6 +115,7 @@ def test_an_evaluation_holds_its_probing(demo, corpus, planted, tmp_path):
     assert len(alone.plot().axes) == 1
 
 
+@pytest.mark.bad_input
 def test_errors(demo, planted):
     def run(tasks, **options):
         sparse_probing({"p": planted}, demo, tasks, **options)
