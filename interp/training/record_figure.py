@@ -121,7 +121,9 @@ def _logarithmic(axes: Axes, which: Literal["x", "y"], numbers: np.ndarray) -> N
         axis.set_major_locator(MaxNLocator(5))
         return
     axes.set(**{f"{which}scale": "log"})
-    axis.set_major_locator(LogLocator(subs=(1.0,) if most > 300 * least else (1.0, 2.0, 5.0)))
+    far = float(most / least)
+    subs = (1.0,) if far > 300 else (1.0, 2.0, 5.0) if far > 12 else (1.0, 2.0, 3.0, 5.0, 7.0)
+    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
