@@ -1,7 +1,7 @@
 """BatchTopK's selection: the largest pre-activations of a whole batch (Bussmann et al. 2024).
 
 1. The batch is cut into chunks by every n-th row, so that each chunk is a fair sample.
-2. The first chunk gives a guess that lies a little below the threshold.
+2. The first chunk, or some of it, gives a guess that lies a little below the threshold.
 3. Of each chunk, everything positive that reaches the guess is kept: one comparison.
 4. The threshold is the ``total``-th largest of what was kept. If it reaches the guess, nothing is
    missing. Otherwise there were too few, and step 3 is done again with 0 as the guess.
@@ -61,7 +61,7 @@ def select_batchtopk(
     size = max(1, chunk_rows(x, enc, chunk, bytes_each=2 if screen else None))
     n = max(1, -(-len(x) // size))
     source = (_Screened if screen else _Plain)(x, enc, b_enc, n, size)
-    guess = agree(source.sample(total), math.ceil(total * _margin(len(x), n) / n))
+    guess = agree(source.sample(total), math.ceil(total * _margin(len(x), source.every)))
     found = _collect(source, n, guess, total)
     threshold = agree(found[2], total)
     short = threshold < guess
@@ -74,16 +74,16 @@ def select_batchtopk(
     return codes if kth else _without_surplus(codes, threshold, total)
 
 
-def _margin(rows: int, chunks: int) -> float:
-    """How many more than its share the first chunk is asked for."""
-    return 1.0 if chunks == 1 else 1 + 6 * math.sqrt(chunks / rows)
+def _margin(rows: int, every: int) -> float:
+    """The share of ``total`` that a sample of every n-th row is asked for: somewhat more than its own."""
+    return 1.0 if every == 1 else (1 + 6 * math.sqrt(every / max(1, rows))) / every
 
 
 class _Plain:
     """Entries of every n-th row, by a product in the weights' own precision."""
 
     def __init__(self, x: Tensor, enc: Tensor, b_enc: Tensor, n: int, size: int) -> None:
-        self.x, self.n = x, n
+        self.x, self.n, self.every = x, n, n
         self._pre = pre_activations(enc, b_enc, size)
         self._at: tuple[int, Tensor] | None = None
 
@@ -110,10 +110,11 @@ class _Screened:
 
     def __init__(self, x: Tensor, enc: Tensor, b_enc: Tensor, n: int, size: int) -> None:
         self.n, self.total = n, len(x)
+        self.every = 1 if n == 1 else 4 * n  # its rows are done twice
         self._screen = Screen(x, enc, b_enc, size)
 
     def sample(self, total: int) -> Float[Tensor, " candidates"]:
-        rows = slice(0, None, self.n)
+        rows = slice(0, None, self.every)
         k = min(len(self._screen.enc), 2 * -(-total // max(1, self.total)))
         return self._screen.topk(rows, k)[0].flatten()
 

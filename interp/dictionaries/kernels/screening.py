@@ -16,8 +16,10 @@ by at most n·2⁻²⁴ times ‖w‖‖x‖ + |b|, which goes into the same col
 rounding is monotone, so a bound that reaches a value still reaches it when both are rounded, the value
 downwards. (Numbers below 1e-38 are taken for zero.)
 
-The bound is about 25 times the error that is usual, as errors of single coordinates cancel and norms
-do not know. In a trained dictionary 32 features take about 65 float32 dot products of 4096.
+The bound is 20 to 40 times the usual error, as errors of single coordinates cancel and norms do not know.
+For 32 features of each row it takes 41 to 47 float32 dot products on random and on planted data, 69 of
+4096 on a dictionary trained on the demo model's residual stream. A row for which it takes more than an
+eighth of all is computed in full (1 of 4096 there).
 """
 
 from __future__ import annotations
