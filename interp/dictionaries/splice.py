@@ -227,7 +227,7 @@ def _identity(dictionary: Dictionary, *, error: bool) -> Callable[[], str]:
 
     def digest() -> str:
         tensors = (*dictionary.parameters(), *dictionary.buffers())
-        state = tuple((id(one), one._version) for one in tensors)
+        state = tuple((id(one), 0 if one.is_inference() else one._version) for one in tensors)
         if state not in known:
             known.clear()
             text = json.dumps([dictionary.hash, *what], sort_keys=True)

@@ -134,12 +134,15 @@ def _check_splices(anatomy: Anatomy, by: By) -> None:
     taken = {"component": (), "head": ("attn_out",), "neuron": ("mlp_out",)}[by]
     for splice in anatomy.splices:
         for point, layer in () if splice.errors else splice.writes:
-            if point in taken or point.startswith("resid"):
-                what = "the residual stream" if point.startswith("resid") else f"L{layer}.{point}"
+            if point.startswith("resid"):
                 raise RunError(
-                    f"by={by!r}: {splice.name} stands for {what} in this run, which is no longer the "
-                    f"sum of its {'parts' if point.startswith('resid') else by + 's'}. Use "
-                    "by='component' for transcoders, or model.replaced(..., error=True)."
+                    f"{splice.name} stands in the residual stream of this run, which is no longer the "
+                    "sum of its parts. Use model.replaced(..., error=True), or patch instead."
+                )
+            if point in taken:
+                raise RunError(
+                    f"by={by!r}: {splice.name} writes L{layer}.{point} in this run, which is no longer "
+                    f"the sum of its {by}s. Use by='component', or model.replaced(..., error=True)."
                 )
 
 

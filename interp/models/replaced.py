@@ -81,10 +81,10 @@ class Replaced:
                 "_standing": (*model._standing, self),
             }
             vars(model).update(now)  # at once: nothing can come between
+            return model
         except BaseException:
             self.undo()
             raise
-        return model
 
     def __exit__(
         self,
@@ -92,7 +92,15 @@ class Replaced:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.undo()
+        interrupted: KeyboardInterrupt | None = None
+        while interrupted is None or self in self._model._standing:
+            try:
+                self.undo()
+                break
+            except KeyboardInterrupt as stop:  # undoing twice does no harm
+                interrupted = stop
+        if interrupted is not None:
+            raise interrupted
 
     def undo(self) -> None:
         """Take the dictionaries out again. Without effect if that is done already.
@@ -100,15 +108,11 @@ class Replaced:
         Raises:
             DictionaryError: blocks made inside this one still stood; they ended with it.
         """
-        standing, interrupted = self._model._standing, None
-        while self in self._model._standing:
-            try:
-                vars(self._model).update(self._before)
-            except KeyboardInterrupt as stop:
-                interrupted = stop
-        if interrupted is not None:
-            raise interrupted
-        inside = len(standing) - standing.index(self) - 1 if self in standing else 0
+        standing = self._model._standing
+        if self not in standing:
+            return
+        inside = len(standing) - standing.index(self) - 1
+        vars(self._model).update(self._before)
         if inside:
             raise DictionaryError(
                 f"dictionaries were taken out while {inside} block(s) made inside still stood: "

@@ -23,7 +23,7 @@ def sites_of(model):
     """Every site that the model has, in its last two blocks, with two heads where it has heads."""
     last = model.anatomy.n_layers - 1
     for name, point in POINTS.items():
-        if name not in model.anatomy.refused and name != "logits":
+        if name not in (*model.anatomy.refused, "logits") and not point.spliced:
             head = ("H0-1." if "kv_head" in point.axes else "H0,3.") if point.headed else ""
             few = min(model.anatomy.n_kv_heads, 2) == 1 and "kv_head" in point.axes
             layer = f"L{last - 1}-{last}." if point.layered else ""

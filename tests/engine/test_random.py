@@ -62,7 +62,8 @@ def prompts_of(model, draw):
 
 def site_of(model, draw, *, wild):
     """A site that the model has; with ``wild`` its layer may be a range."""
-    names = [n for n in POINTS if n not in model.anatomy.refused and n != "logits"]
+    names = [n for n, p in POINTS.items() if n not in model.anatomy.refused and not p.spliced]
+    names.remove("logits")
     point = POINTS[draw.choice(names)]
     layers, heads = model.anatomy.n_layers, model.anatomy.n_heads
     text = ""
