@@ -87,7 +87,7 @@ class Dictionary(nn.Module):
         return self.b_dec.dtype
 
     @property
-    def W_enc(self) -> Float[Tensor, "*layer d_in d_sae"]:
+    def W_enc(self) -> Float[Tensor, "*layer d_in d_sae"]:  # noqa: N802 (the field's name)
         """Directions that are read, a column for each feature (SAELens's layout)."""
         return self._per_part([part.enc.T for part in self._parts()])
 
@@ -97,7 +97,7 @@ class Dictionary(nn.Module):
         return self._per_part([part.b_enc for part in self._parts()])
 
     @property
-    def W_dec(self) -> Float[Tensor, "d_sae d_out"]:
+    def W_dec(self) -> Float[Tensor, "d_sae d_out"]:  # noqa: N802
         """Directions that are written, a row for each feature; of a cross-layer transcoder see
         :meth:`decoder`."""
         if self.spec.crossing:

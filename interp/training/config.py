@@ -141,7 +141,8 @@ class TrainConfig:
         return f"{site}-{self.kind}-{self.activation}-{self.d_sae}-{much}{null}"
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """All of it as JSON values."""
+        return {n: list(v) if isinstance(v, tuple) else v for n, v in asdict(self).items()}
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> TrainConfig:

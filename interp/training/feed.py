@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,7 +38,6 @@ class Feed:
         if batch % world:
             raise TrainingError(f"batches of {batch} rows on {world} processes: give a multiple.")
         self._device, self._share = torch.device(device), slice(0, None)
-        self._ahead: deque[Rows] = deque()
         if isinstance(source, ActivationStore):
             self._batches: Any = source.batches(
                 batch, seed=seed, epochs=None, sites=list(sites), dtype=torch.float32, device=device,
@@ -49,19 +47,16 @@ class Feed:
             self._batches = source.batches(batch, seed=seed, epochs=None, drop_last=True)
             self._share = slice(batch * rank // world, batch * (rank + 1) // world)
 
-    def ahead(self, n: int) -> list[Rows]:
-        """The next ``n`` batches, which stay next."""
-        while len(self._ahead) < n:
-            self._ahead.append(self._next())
-        return list(self._ahead)[:n]
+    def sample(self, n: int) -> list[Rows]:
+        """The next ``n`` batches, which stay next: a stream runs the model for them once more."""
+        position, tensors = self.state()
+        rows = [next(self) for _ in range(n)]
+        self.go_to(position, tensors)
+        return rows
 
     def __next__(self) -> Rows:
-        return self._ahead.popleft() if self._ahead else self._next()
-
-    @property
-    def here(self) -> bool:
-        """Whether the place is known: nothing that was read ahead is left."""
-        return not self._ahead
+        rows: Rows = next(self._batches)
+        return rows.take(self._share).to(self._device, torch.float32)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The place, as JSON values and tensors."""
@@ -72,14 +67,9 @@ class Feed:
 
     def go_to(self, position: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Go on from a place that :meth:`state` gave."""
-        self._ahead.clear()
         state: Any = {"position": position, "tensors": tensors} if tensors else dict(position)
         self._batches.load_state_dict(state)
 
     def close(self) -> None:
         if hasattr(self._batches, "close"):
             self._batches.close()
-
-    def _next(self) -> Rows:
-        rows: Rows = next(self._batches)
-        return rows.take(self._share).to(self._device, torch.float32)

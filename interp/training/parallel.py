@@ -39,6 +39,12 @@ class Together:
             for tensor in tensors:
                 torch.distributed.all_reduce(tensor)
 
+    def least(self, *tensors: Tensor) -> None:
+        """Replace each tensor by its smallest value over the ranks, in place."""
+        if not self.alone:
+            for tensor in tensors:
+                torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MIN)
+
     def rows(self, x: Float[Tensor, "row *rest"]) -> Float[Tensor, "rows *rest"]:
         """The rows of all ranks, in their order, on each of them."""
         if self.alone:

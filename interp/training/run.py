@@ -89,8 +89,8 @@ class Loop:
             self.log.write(self.done, {"": tokens, **measured})
 
     def _save(self) -> None:
-        """A checkpoint, by the first rank; the first batches have no place to go back to."""
-        if self.checkpoints is None or not self.together.ranks.lead or not self.feed.here:
+        """A checkpoint, by the first rank."""
+        if self.checkpoints is None or not self.together.ranks.lead:
             return
         tensors: dict[str, Tensor] = {}
         states = {}
@@ -100,14 +100,13 @@ class Loop:
         position, held = self.feed.state()
         tensors |= {f"feed/{n}": t for n, t in held.items()}
         state = {"trainees": states, "feed": position, "seconds": self.seconds}
+        self.log.sync()  # no checkpoint is ahead of its log
         self.checkpoints.save(self.done, tensors, state)
 
     def _stopped(self) -> str:
         where = f"stopped after step {self.done:,} of {self.config.steps:,}"
         if self.checkpoints is None:
             return f"{where}. Nothing is kept: give out= to go on from where a run was stopped."
-        if not self.feed.here:
-            return f"{where}, before the first checkpoint: the same call begins anew."
         return f"{where}; the same call goes on from there."
 
 

@@ -59,7 +59,7 @@ class Trainee:
         self.objective = objective(config)
         self.generator = torch.Generator().manual_seed(config.seed)
         reads, writes = (
-            [together.rows(torch.cat([_flat(rows[site]) for rows in sample])) for site in sites]
+            [torch.cat([together.rows(_flat(rows[site])) for rows in sample]) for site in sites]
             for sites in (spec.reads, spec.writes)
         )
         shift = spec.kind != "sae"
@@ -93,6 +93,7 @@ class Trainee:
         norm = self._update(rate(config, at))
         picked = outcome.picked
         self.together.add(*picked.counts)
+        self.together.least(*picked.least)
         self._count(torch.stack(picked.counts), moment.rows)
         self.objective.after(self.dictionary, picked, at)
         self.seen += 1

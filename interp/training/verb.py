@@ -112,9 +112,9 @@ def train(
             data, sites, batch=configs[0].batch, seed=configs[0].seed, device=where, together=together
         )
         stack.callback(feed.close)
-        start = time.perf_counter()
-        sample = feed.ahead(max(1, min(_SAMPLE // configs[0].batch, configs[0].steps)))
-        reading = (time.perf_counter() - start) / len(sample)
+        start, filled = time.perf_counter(), getattr(data, "buffer", 0)
+        sample = feed.sample(max(1, _SAMPLE // configs[0].batch))
+        reading = (time.perf_counter() - start) / (len(sample) + filled / configs[0].batch)
         trainees = [
             Trainee(name, one, spec, sample, together)
             for name, one, spec in zip(names, configs, specs, strict=True)
@@ -124,6 +124,7 @@ def train(
             tensorboard=_wants_tensorboard(tensorboard, folder) and together.ranks.lead,
             wandb=wandb if together.ranks.lead else None,
             resume_step=None if newest is None else newest.step,
+            config={name: one.to_json() for name, one in zip(names, configs, strict=True)},
         )
         stack.enter_context(log)
         loop = Loop(trainees, feed, checkpoints, log, together)

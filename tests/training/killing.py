@@ -21,7 +21,7 @@ from tests.store.killing import in_child, watch
 
 OPTIONS = {
     "site": "L0.mlp", "kind": "transcoder", "activation": ["topk", "matryoshka"], "d_sae": 64, "k": 4,
-    "batch": 512, "tokens": 512 * 60, "dead_after": 2048, "resample_every": 25, "log_every": 7,
+    "batch": 512, "tokens": 512 * 40, "dead_after": 2048, "resample_every": 15, "log_every": 7,
 }  # fmt: skip
 
 
@@ -38,7 +38,9 @@ def training(store: interp.ActivationStore, folder: Path, log: Path, death: dict
             return real(self, *args, **keywords)
 
         Trainee.step = step
-        interp.train(store, out=folder, checkpoint_every=10, progress=False, **OPTIONS)
+        interp.train(
+            store, out=folder, checkpoint_every=10, tensorboard=False, progress=False, **OPTIONS
+        )
         log.with_suffix(".calls").write_text(str(calls))
 
     return job

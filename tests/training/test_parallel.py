@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
@@ -18,8 +17,8 @@ torch.set_num_threads(1)
 store = interp.ActivationStore.open(sys.argv[1])
 interp.train(
     store, out=sys.argv[2], site="L0.mlp", kind="transcoder", d_sae=96, k=4, batch=512,
-    tokens=512 * 40, activation=["topk", "batchtopk", "matryoshka", "jumprelu"][:3], log_every=5,
-    dead_after=1024, auxk=0.1, resample_every=15, progress=False, tensorboard=False,
+    tokens=512 * 12, activation=["topk", "batchtopk", "matryoshka"], log_every=5,
+    dead_after=1024, auxk=0.1, resample_every=8, progress=False, tensorboard=False,
 )
 """
 
@@ -48,5 +47,4 @@ def test_two_ranks_equal_one(store, tmp_path):
         )
         for name, tensor in one.items():
             difference = (tensor - two[name]).norm() / tensor.norm().clamp(min=1e-12)
-            assert difference < 2e-3, (folder.name, name)
-    assert torch.distributed.is_available()
+            assert difference < 1e-3, (folder.name, name)

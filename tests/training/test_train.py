@@ -31,9 +31,8 @@ def test_a_run_leaves_a_dictionary_a_log_and_checkpoints(run, store):
     x = store.rows(range(50))["L0.mlp.input"]
     assert again(x).equal(made(x))
     assert again.spec == made.spec
-    assert sorted(p.suffix for p in (out / "checkpoints").iterdir()) == [".json"] * 2 + [
-        ".safetensors"
-    ] * 2
+    kept = sorted(p.name for p in (out / "checkpoints").iterdir())
+    assert kept == [f"step-000000{n}.{end}" for n in (20, 30) for end in ("json", "safetensors")]
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert lines
     assert list((out / "tensorboard").iterdir())
