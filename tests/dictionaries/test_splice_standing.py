@@ -1,5 +1,6 @@
 """``with model.replaced``: what may stand where, how blocks nest, and that all is as before at the end."""
 
+import inspect
 import re
 import sys
 
@@ -50,7 +51,7 @@ def test_everything_is_as_before_at_the_end(model, stop, error):
 
 def interrupt_at(number, *functions):
     """Ctrl-C before the ``number``-th line that runs in some functions."""
-    codes, lines = {f.__code__ for f in functions}, []
+    codes, lines = {inspect.unwrap(f).__code__ for f in functions}, []
 
     def local(frame, event, arg):
         if event == "line":
@@ -196,14 +197,18 @@ def test_what_does_not_fit_is_refused_with_what_would(model):
     refuse(model, {"L1.mlpp": one}, "nearest: 'L1.mlp'", SiteError)
     refuse(model, [], "no dictionary")
     refuse(model, {}, "no dictionary")
-    refuse(model, "L1.mlp", "got a str")
-    refuse(model, {"L1.mlp": 3}, "got a int; expected a Dictionary")
     refuse(model, [one, standing.transcoder(model, 1, seed=2)], "two dictionaries meet at L1.mlp")
     refuse(model, [one, standing.crossing(model)], "two dictionaries meet at L1.mlp")
     with model.replaced(standing.crossing(model)):
         refuse(model, one, "has sites that the new one has not: end it first")
+
+
+@pytest.mark.bad_input
+def test_what_is_no_dictionary_is_refused_in_words(model):
+    refuse(model, "L1.mlp", "got a str")
+    refuse(model, {"L1.mlp": 3}, "got a int; expected a Dictionary")
     with pytest.raises(DictionaryError, match="error='yes'; expected True"):
-        model.replaced(one, error="yes")
+        model.replaced(standing.transcoder(model, 1), error="yes")
 
 
 def spec(kind, reads, writes, d_in=32, d_out=32):
