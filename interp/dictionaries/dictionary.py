@@ -124,8 +124,11 @@ class Dictionary(nn.Module):
 
     @property
     def hash(self) -> str:
-        """sha256 over the weights and the sites: the dictionary's identity."""
-        digest = hashlib.sha256(repr((self.spec.kind, self.spec.reads, self.spec.writes)).encode())
+        """sha256 over the weights and all of the spec that what it computes depends on."""
+        spec = self.spec
+        own = (spec.kind, spec.reads, spec.writes, spec.activation, sorted(spec.options.items()),
+               spec.centre, spec.normalise)  # fmt: skip
+        digest = hashlib.sha256(repr(own).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(f"{name}{list(tensor.shape)}".encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())

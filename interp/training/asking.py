@@ -13,7 +13,17 @@ from interp.training.config import SHARED, TrainConfig
 __all__ = ["configurations", "names_of"]
 
 _LISTS = ("groups", "betas")  # options whose one value is a list
-_IN_NAME = ("site", "kind", "activation", "d_sae", "k", "sparsity", "sparsity_warmup", "null", "groups")
+_IN_NAME = (
+    "site",
+    "kind",
+    "activation",
+    "d_sae",
+    "k",
+    "sparsity",
+    "sparsity_warmup",
+    "null",
+    "groups",
+)
 
 
 def configurations(

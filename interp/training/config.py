@@ -46,7 +46,8 @@ class TrainConfig:
         bandwidth: ε of jumprelu's straight-through gradients.
         tokens: rows to train on.
         batch: rows of a step.
-        lr: learning rate of Adam; None: 2e-4·√(16384 / d_sae) (Gao et al. 2024, fig. 3).
+        lr: learning rate of Adam; None: 2e-4·√(16384 / d_sae) (Gao et al. 2024, fig. 3), in runs of fewer
+            than 20,000 steps times √(20,000 / steps), at most 4 (theirs is for billions of tokens).
         lr_warmup: steps over which it rises from 0; None: a twentieth of all, at most 1000.
         lr_decay: share of the steps, at the end, over which it falls to 0.
         betas: of Adam.
@@ -130,7 +131,10 @@ class TrainConfig:
     @property
     def rate(self) -> float:
         """The learning rate at its height."""
-        return 2e-4 * (16384 / self.d_sae) ** 0.5 if self.lr is None else self.lr
+        if self.lr is not None:
+            return self.lr
+        short = min(4.0, max(1.0, (20_000 / self.steps) ** 0.5))
+        return 2e-4 * (16384 / self.d_sae) ** 0.5 * short
 
     @property
     def name(self) -> str:
@@ -207,7 +211,9 @@ class TrainConfig:
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not (_is_number(value) and low <= value <= high):
-                raise TrainingError(f"{name}={value!r}; expected a number from {low:g} to {high:g}.")
+                raise TrainingError(
+                    f"{name}={value!r}; expected a number from {low:g} to {high:g}."
+                )
         if not (len(self.betas) == 2 and all(_is_number(b) and 0 <= b < 1 for b in self.betas)):
             raise TrainingError(f"betas={self.betas!r}; expected two numbers from 0 to below 1.")
         if self.steps < 1:
@@ -219,7 +225,9 @@ class TrainConfig:
         """Defaults that depend on other values; options that nothing would read."""
         if self.picks:
             self._set("k", min(32, self.d_sae) if self.k is None else self.k)
-            self._refuse("sparsity", "sparsity_warmup", why=f"{self.activation} has no penalty: say k=")
+            self._refuse(
+                "sparsity", "sparsity_warmup", why=f"{self.activation} has no penalty: say k="
+            )
             if self.k is not None and self.k > self.d_sae:
                 raise TrainingError(f"k={self.k} of d_sae={self.d_sae} features; expected fewer.")
         else:

@@ -88,7 +88,9 @@ def _linear(
     x, y = (x - x.mean(0)).double(), (y - y.mean(0)).double()
     gram = x.T @ x
     ridge = 1e-3 * gram.diagonal().mean()
-    return torch.linalg.solve(gram + ridge * torch.eye(len(gram), dtype=gram.dtype).to(gram), x.T @ y)
+    return torch.linalg.solve(
+        gram + ridge * torch.eye(len(gram), dtype=gram.dtype).to(gram), x.T @ y
+    )
 
 
 def _parts(dictionary: Dictionary) -> list[Part]:

@@ -19,6 +19,7 @@ from interp.dictionaries.part import Part
 
 __all__ = ["resample"]
 
+
 @torch.no_grad()
 def resample(
     dictionary: Dictionary,

@@ -77,7 +77,11 @@ class Loop:
                     self._tell(measured, speed)
                 bar.advance(1, what=_told(measured, speed) if measure else None)
                 stop = bool(interrupted) and world == 1
-                if self.done == steps or stop or (self.checkpoints and self.checkpoints.due(self.done)):
+                if (
+                    self.done == steps
+                    or stop
+                    or (self.checkpoints and self.checkpoints.due(self.done))
+                ):
                     self._save()
                 if stop and self.done < steps:
                     announce(self._stopped())

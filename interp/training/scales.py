@@ -47,7 +47,9 @@ class Scales:
             TrainingError: activations that are constant, or not finite.
         """
         shifts = [x.mean(0) if shift else torch.zeros_like(x[0]) for x in reads]
-        in_scale, out_scale = ([_scale(x) if scale else 1.0 for x in side] for side in (reads, writes))
+        in_scale, out_scale = (
+            [_scale(x) if scale else 1.0 for x in side] for side in (reads, writes)
+        )
         return cls(
             torch.stack(shifts),
             torch.tensor(in_scale, dtype=reads[0].dtype, device=reads[0].device),

@@ -146,9 +146,7 @@ class Trainee:
         all_xs = [self.together.rows(x) for x in xs]
         error = self.together.rows(outcome.error)
         share = 1.0 if self.config.picks else 0.2
-        changed = resample(
-            self.dictionary, all_xs, error, list(dead), self.generator, share=share
-        )
+        changed = resample(self.dictionary, all_xs, error, list(dead), self.generator, share=share)
         for parameter, index in changed:
             self.adam.forget(parameter, index)
         self.since_active[dead] = 0

@@ -106,10 +106,17 @@ def train(
     checkpoints = _checkpoints(folder, checkpoint_every, keep, milestones, configs, names, told)
     newest = None if checkpoints is None else checkpoints.newest()
     if newest is not None and not resume:
-        raise TrainingError(f"{str(folder)!r} holds a run already, and resume=False: choose another.")
+        raise TrainingError(
+            f"{str(folder)!r} holds a run already, and resume=False: choose another."
+        )
     with ExitStack() as stack:
         feed = Feed(
-            data, sites, batch=configs[0].batch, seed=configs[0].seed, device=where, together=together
+            data,
+            sites,
+            batch=configs[0].batch,
+            seed=configs[0].seed,
+            device=where,
+            together=together,
         )
         stack.callback(feed.close)
         start, filled = time.perf_counter(), getattr(data, "buffer", 0)
@@ -225,6 +232,11 @@ def _finished(
         prompts_hash=None, seed=trainee.config.seed, versions=versions(), **told,
     )  # fmt: skip
     dictionary.training_record = TrainingRecord.of(
-        trainee.name, trainee.config.to_json(), loop.log.rows, trainee.firing, loop.seconds, provenance
+        trainee.name,
+        trainee.config.to_json(),
+        loop.log.rows,
+        trainee.firing,
+        loop.seconds,
+        provenance,
     )
     return dictionary

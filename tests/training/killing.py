@@ -25,7 +25,9 @@ OPTIONS = {
 }  # fmt: skip
 
 
-def training(store: interp.ActivationStore, folder: Path, log: Path, death: dict | None) -> Callable:
+def training(
+    store: interp.ActivationStore, folder: Path, log: Path, death: dict | None
+) -> Callable:
     def job() -> None:
         watch(log, death if death and death["call"] != "step" else None)
         real, calls = Trainee.step, 0

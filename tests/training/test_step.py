@@ -131,7 +131,9 @@ def test_a_finished_dictionary_is_in_the_models_units():
         if kind != "cross_layer_transcoder":
             raw, scaled = raw[0], scaled[0]
         torch.testing.assert_close(made.encode(raw), inner.encode(scaled), atol=1e-9, rtol=1e-9)
-        scale = trainee.scales.out_scale if kind.startswith("cross") else trainee.scales.out_scale[:1]
+        scale = (
+            trainee.scales.out_scale if kind.startswith("cross") else trainee.scales.out_scale[:1]
+        )
         units = inner(scaled) / (scale[:, None, None] if kind.startswith("cross") else scale)
         torch.testing.assert_close(made(raw), units, atol=1e-9, rtol=1e-9)
 
@@ -162,6 +164,6 @@ def test_dead_features_are_revived():
 
 
 def test_activations_that_are_constant_are_refused():
+    still = Planted(DATA.reads * 0, DATA.writes, 4.0)
     with pytest.raises(TrainingError, match="variance"):
-        still = Planted(DATA.reads * 0, DATA.writes, 4.0)
         still.trainee(d_sae=80, tokens=512)

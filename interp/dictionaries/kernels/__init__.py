@@ -8,11 +8,7 @@ exact_topk                      the k largest of each row, several times as fast
 
 from interp.dictionaries.kernels.batch import select_batchtopk
 from interp.dictionaries.kernels.codes import Codes
-from interp.dictionaries.kernels.prefixes import (
-    backward_prefixes,
-    decode_prefixes,
-    split_by_group,
-)
+from interp.dictionaries.kernels.prefixes import split_by_group
 from interp.dictionaries.kernels.select import select_topk
 from interp.dictionaries.kernels.sparse import backward, decode
 from interp.dictionaries.kernels.topk import exact_topk
@@ -20,9 +16,7 @@ from interp.dictionaries.kernels.topk import exact_topk
 __all__ = [
     "Codes",
     "backward",
-    "backward_prefixes",
     "decode",
-    "decode_prefixes",
     "exact_topk",
     "select_batchtopk",
     "select_topk",

@@ -1,4 +1,4 @@
-"""Matryoshka: features in groups, and the reconstruction by each number of groups (Bussmann et al. 2025).
+"""Matryoshka: entries split by the group of their features (Bussmann et al. 2025).
 
 A prefix is all features below a boundary. Entries are split by group once; the reconstruction by a
 prefix is the sum of its groups' parts, and a group's gradient the sum over all prefixes that have it.
@@ -7,17 +7,13 @@ prefix is the sum of its groups' parts, and a group's gradient the sum over all 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from interp.dictionaries.kernels.codes import Codes
-from interp.dictionaries.kernels.sparse import backward, decode
 from interp.errors import DictionaryError
 
-__all__ = ["backward_prefixes", "decode_prefixes", "split_by_group"]
+__all__ = ["split_by_group"]
 
 
 def split_by_group(codes: Codes, boundaries: Sequence[int]) -> list[Codes]:
@@ -44,31 +40,3 @@ def split_by_group(codes: Codes, boundaries: Sequence[int]) -> list[Codes]:
             Codes(codes.values[own], codes.features[own], counts.cumsum(0) - counts, codes.d_sae)
         )
     return split
-
-
-def decode_prefixes(
-    groups: Sequence[Codes], dec: Float[Tensor, "d_sae width"]
-) -> list[Float[Tensor, "rows width"]]:
-    """The reconstruction by the first group, by the first two, … by all."""
-    return list(accumulate((decode(codes, dec) for codes in groups), torch.add))
-
-
-def backward_prefixes(
-    groups: Sequence[Codes],
-    x: Float[Tensor, "rows d_in"],
-    gs: Sequence[Float[Tensor, "rows width"]],
-    dec: Float[Tensor, "d_sae width"],
-    *,
-    d_enc: Float[Tensor, "d_sae d_in"],
-    d_b_enc: Float[Tensor, " d_sae"],
-    d_dec: Float[Tensor, "d_sae width"],
-    add: bool = False,
-) -> Float[Tensor, " d_sae"]:
-    """As :func:`backward`, for ``gs[i] = ∂loss/∂(i-th prefix's reconstruction)``."""
-    behind = list(accumulate(reversed(gs), torch.add))[::-1]
-    sums = torch.zeros_like(d_b_enc)
-    for i, (codes, g) in enumerate(zip(groups, behind, strict=True)):
-        sums += backward(
-            codes, x, g, dec, d_enc=d_enc, d_b_enc=d_b_enc, d_dec=d_dec, add=add or i > 0
-        )
-    return sums

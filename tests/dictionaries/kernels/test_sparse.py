@@ -8,9 +8,7 @@ import torch
 from interp.dictionaries.kernels import (
     Codes,
     backward,
-    backward_prefixes,
     decode,
-    decode_prefixes,
     select_topk,
     split_by_group,
 )
@@ -137,12 +135,18 @@ def test_nested_groups_are_those_of_autograd(dtype):
 
     groups = split_by_group(codes, ends)
     assert sum(len(one.values) for one in groups) == len(codes.values)
-    recons = decode_prefixes(groups, dec)
-    for got, want in zip(recons, prefixes, strict=True):
+    recons, behind = [torch.zeros_like(target)], [torch.zeros_like(target)]
+    for one in groups:
+        recons.append(recons[-1] + decode(one, dec))
+    for got, want in zip(recons[1:], prefixes, strict=True):
         assert off(got, want.detach()) < TOLERANCE[dtype]
+        behind = [g + 2 * (got - target) for g in behind] + [torch.zeros_like(target)]
     out = [torch.ones_like(one) for one in (enc, b_enc, dec)]
-    gs = [2 * (one - target) for one in recons]
-    sums = backward_prefixes(groups, x, gs, dec, d_enc=out[0], d_b_enc=out[1], d_dec=out[2])
+    sums = 0
+    for i, (one, g) in enumerate(zip(groups, behind, strict=False)):
+        sums = sums + backward(
+            one, x, g, dec, d_enc=out[0], d_b_enc=out[1], d_dec=out[2], add=i > 0
+        )
     for got, leaf in zip(out, leaves, strict=True):
         assert off(got, leaf.grad) < TOLERANCE[dtype]
     assert off(sums, out[1]) < TOLERANCE[dtype]
