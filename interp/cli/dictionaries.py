@@ -79,7 +79,8 @@ def train(
         "tokens": tokens, "batch": batch, "lr": lr, "seed": seed,
     }  # fmt: skip
     options = settled(config, flags, option or [], kind=kind.replace("-", "_"))
-    place, loaded = own_device(device), None
+    place = own_device(device)
+    loaded: Any = None
     if store is None or look:
         loaded = load(model, seed or 0, revision=revision, device=place, dtype=dtype)
     text: Any = corpus[0] if len(corpus) == 1 else corpus

@@ -43,13 +43,13 @@ class Dictionary(nn.Module):
             elsewhere.
     """
 
-    parts: nn.ModuleList
+    parts: Sequence[Part]  # a ModuleList, whose members are known
     W_skip: nn.Parameter | None
 
     def __init__(self, spec: DictionarySpec) -> None:
         super().__init__()
         n = len(spec.reads)
-        self.parts = nn.ModuleList(
+        self.parts = nn.ModuleList(  # type: ignore[assignment]
             Part(spec.d_in, spec.d_sae, (n - i) * spec.d_out,
                  activation(spec.activation, spec.d_sae, **spec.options))
             for i in range(n)
@@ -89,12 +89,12 @@ class Dictionary(nn.Module):
     @property
     def W_enc(self) -> Float[Tensor, "*layer d_in d_sae"]:  # noqa: N802 (the field's name)
         """Directions that are read, a column for each feature (SAELens's layout)."""
-        return self._per_part([part.enc.T for part in self._parts()])
+        return self._per_part([part.enc.T for part in self.parts])
 
     @property
     def b_enc(self) -> Float[Tensor, "*layer d_sae"]:
         """Encoder biases."""
-        return self._per_part([part.b_enc for part in self._parts()])
+        return self._per_part([part.b_enc for part in self.parts])
 
     @property
     def W_dec(self) -> Float[Tensor, "d_sae d_out"]:  # noqa: N802
@@ -105,7 +105,7 @@ class Dictionary(nn.Module):
                 "a cross-layer transcoder has a decoder for each pair of layers: dictionary.decoder("
                 "read, write)."
             )
-        return self._parts()[0].dec
+        return self.parts[0].dec
 
     def decoder(self, read: int, write: int) -> Float[Tensor, "d_sae d_out"]:
         """What features of the ``read``-th part write to the ``write``-th site.
@@ -120,7 +120,7 @@ class Dictionary(nn.Module):
                 f"behind it, 0 to {n - 1}."
             )
         start = (write - read) * self.d_out
-        return self._parts()[read].dec[:, start : start + self.d_out]
+        return self.parts[read].dec[:, start : start + self.d_out]
 
     @property
     def hash(self) -> str:
@@ -190,7 +190,7 @@ class Dictionary(nn.Module):
         self, part: int, x: Float[Tensor, "*rows d_in"]
     ) -> Float[Tensor, "*rows d_sae"]:
         """Feature activations of one part."""
-        return self._parts()[part](self.prepared(x))
+        return self.parts[part](self.prepared(x))
 
     def decode_to(
         self,
@@ -254,9 +254,6 @@ class Dictionary(nn.Module):
         return save_dictionary(self, folder, format=format, **options)
 
     # -- inside ------------------------------------------------------------------------
-
-    def _parts(self) -> list[Part]:
-        return list(self.parts)  # type: ignore[arg-type]
 
     def _per_part(self, tensors: list[Tensor]) -> Tensor:
         return torch.stack(tensors) if self.spec.crossing else tensors[0]

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.dictionaries.activations import JumpReLU
 from interp.dictionaries.dictionary import Dictionary
 from interp.evaluation.spliced import written
 
@@ -71,8 +72,7 @@ def random_dictionary(
 def _draw_part(made: Dictionary, i: int, x: Rows, wanted: int, draw: torch.Generator) -> None:
     """Directions, and the threshold that ``wanted`` of these rows' pre-activations exceed."""
     part = made.parts[i]
-    enc: Tensor = part.enc  # type: ignore[assignment]
-    dec: Tensor = part.dec  # type: ignore[assignment]
+    enc, dec = part.enc, part.dec
     enc.copy_(_unit(enc.shape, draw))
     if made.kind == "sae":
         dec.copy_(enc)
@@ -82,8 +82,9 @@ def _draw_part(made: Dictionary, i: int, x: Rows, wanted: int, draw: torch.Gener
     pre = (x - x.mean(0)) @ enc.T
     threshold = _exceeded_by(pre, wanted)
     up = max(0.0, -threshold)  # more active than are positive: all are raised
-    part.b_enc.copy_(up - enc @ x.mean(0))  # type: ignore[operator]
-    part.activation.threshold.fill_(threshold + up)  # type: ignore[operator, union-attr]
+    part.b_enc.copy_(up - enc @ x.mean(0))
+    assert isinstance(part.activation, JumpReLU)  # as it was made
+    part.activation.threshold.fill_(threshold + up)
 
 
 def _unit(shape: Sequence[int], draw: torch.Generator) -> Tensor:
@@ -107,5 +108,5 @@ def _fit(made: Dictionary, site: int, outs: Sequence[Tensor], y: Rows) -> None:
     flat, target = (wrote - means[:, None]).flatten(1), (y - mean).flatten()
     scale = torch.linalg.pinv(flat @ flat.T) @ (flat @ target)
     for i, block in enumerate(blocks):
-        made.parts[i].dec[:, block] *= scale[i].to(made.dtype)  # type: ignore[index, operator]
+        made.parts[i].dec[:, block] *= scale[i].to(made.dtype)
     made.b_dec[site * d : (site + 1) * d] = (mean - scale @ means).to(made.dtype)

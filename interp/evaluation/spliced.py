@@ -112,7 +112,7 @@ def written(dictionary: Dictionary, part: int, x: Rows) -> Written:
     for rows in x.split(step) if len(x) else (x,):
         features = dictionary.encode_part(part, rows)
         if dictionary.spec.crossing:
-            outs.append(features @ dictionary.parts[part].dec)  # type: ignore[operator]
+            outs.append(features @ dictionary.parts[part].dec)
         else:
             outs.append(dictionary.decode(features, rows))
         on = features != 0

@@ -29,7 +29,7 @@ def random_readers(
     dictionary: Dictionary, n: int, seed: int
 ) -> tuple[Float[Tensor, "control d_in"], ...]:
     """About ``n`` random directions, spread over the parts, of the encoders' size in each coordinate."""
-    parts = [part.enc.detach().float() for part in dictionary.parts]  # type: ignore[operator]
+    parts = [part.enc.detach().float() for part in dictionary.parts]
     generator = torch.Generator().manual_seed(seed)
     each = -(-n // len(parts))
     return tuple(_like(enc, each, generator) for enc in parts)

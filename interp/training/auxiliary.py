@@ -53,7 +53,7 @@ def sparse_auxiliary(
 ) -> Float[Tensor, ""]:
     """The loss; its gradients are added to the parameters' ``.grad``, rows of dead features only."""
     terms = [error.new_zeros(())]
-    for part, x, asleep in zip(_parts(dictionary), xs, dead, strict=True):
+    for part, x, asleep in zip(dictionary.parts, xs, dead, strict=True):
         index = asleep.nonzero()[:, 0]
         k = min(_k(config, part), len(index))
         if not k:
@@ -97,7 +97,3 @@ def _scored(
 
 def _k(config: TrainConfig, part: Part) -> int:
     return max(1, part.enc.shape[1] // 2) if config.auxk_k is None else config.auxk_k
-
-
-def _parts(dictionary: Dictionary) -> list[Part]:
-    return list(dictionary.parts)  # type: ignore[arg-type]

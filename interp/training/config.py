@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 from interp.dictionaries.spec import KINDS, Kind
@@ -163,7 +164,8 @@ class TrainConfig:
                 )
         if "site" not in options:
             raise TrainingError("no site was given: say site='L2.mlp' or 'L3.resid_post'.")
-        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in options.items()})
+        given: Any = {n: tuple(v) if isinstance(v, list) else v for n, v in options.items()}
+        return cls(**given)
 
     def with_options(self, **options: Any) -> TrainConfig:
         return replace(self, **options)
@@ -251,7 +253,7 @@ class TrainConfig:
         if self.groups is None:
             return tuple(sorted({max(1, self.d_sae // n) for n in (16, 8, 4, 2, 1)}))
         given = tuple(self.groups)
-        rising = all(a < b for a, b in zip(given, given[1:], strict=False))
+        rising = all(a < b for a, b in pairwise(given))
         if not (given and all(map(_is_whole, given)) and rising and given[-1] == self.d_sae
                 and given[0] >= 1):  # fmt: skip
             raise TrainingError(

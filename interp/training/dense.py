@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.dictionaries.dictionary import Dictionary
-from interp.dictionaries.part import Part
 from interp.training.auxiliary import dense_auxiliary
 from interp.training.objectives.objective import Moment, Objective
 from interp.training.results import Outcome, Picked
@@ -56,7 +55,7 @@ def _rows(
     dead: Sequence[Tensor] | None,
     moment: Moment,
 ) -> Outcome:
-    parts: list[Part] = list(dictionary.parts)  # type: ignore[arg-type]
+    parts = dictionary.parts
     with torch.enable_grad():
         pres = [part.pre(dictionary.centred(x)) for part, x in zip(parts, xs, strict=True)]
         acts = [objective.activate(p, pre, moment) for p, pre in zip(parts, pres, strict=True)]
@@ -81,7 +80,7 @@ def _prefixes(
     dictionary: Dictionary, objective: Objective, acts: Sequence[Tensor], x: Tensor
 ) -> list[Float[Tensor, "row width"]]:
     """What each prefix of the features writes, the last being all of them."""
-    parts: list[Part] = list(dictionary.parts)  # type: ignore[arg-type]
+    parts = dictionary.parts
     out = []
     for end in objective.boundaries():
         here = written([a[:, :end] for a in acts], [p.dec[:end] for p in parts], dictionary.b_dec)

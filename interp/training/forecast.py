@@ -55,8 +55,7 @@ def _work(trainee: Trainee, rows: int) -> int:
 @torch.no_grad()
 def _step_time(trainee: Trainee, rows: int) -> float:
     """From the time of a small product by the encoder."""
-    part = trainee.dictionary.parts[0]
-    enc: torch.Tensor = part.enc  # type: ignore[assignment, union-attr]
+    enc = trainee.dictionary.parts[0].enc
     few = min(rows, 256)
     x = torch.zeros(few, enc.shape[1], device=enc.device, dtype=enc.dtype)
     times = []

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from interp.dictionaries.activations import JumpReLU
 from interp.dictionaries.dictionary import Dictionary
-from interp.dictionaries.part import Part
 from interp.training.config import TrainConfig
 from interp.training.objectives import Moment, Objective
 from interp.training.scales import geometric_median
@@ -38,7 +37,7 @@ def initialise(
     """
     centres = [_centre(config, y) for y in writes]
     dictionary.b_dec.copy_(torch.cat(centres))
-    for i, part in enumerate(_parts(dictionary)):
+    for i, part in enumerate(dictionary.parts):
         enc = torch.randn(part.enc.shape, generator=generator, dtype=torch.float64)
         part.enc.copy_(enc / enc.norm(dim=-1, keepdim=True))
         if config.kind == "sae":
@@ -61,7 +60,7 @@ def scale_to_fit(
 ) -> None:
     """Scale the encoder so that what is written has the size that fits best: the least error that a
     single factor can reach. Random directions would otherwise add up to too much."""
-    parts = _parts(dictionary)
+    parts = dictionary.parts
     acts = [
         objective.activate(part, part.pre(dictionary.centred(x)), moment)
         for part, x in zip(parts, xs, strict=True)
@@ -70,9 +69,9 @@ def scale_to_fit(
     wanted = y - dictionary.b_dec
     factor = float((wanted * guess).sum() / guess.square().sum().clamp(min=1e-12))
     for part in parts:
-        part.enc *= max(factor, 1e-3)
+        part.enc.mul_(max(factor, 1e-3))
         if isinstance(part.activation, JumpReLU):
-            part.activation.threshold *= max(factor, 1e-3)
+            part.activation.threshold.mul_(max(factor, 1e-3))
 
 
 def _centre(config: TrainConfig, y: Float[Tensor, "row d_out"]) -> Float[Tensor, " d_out"]:
@@ -91,7 +90,3 @@ def _linear(
     return torch.linalg.solve(
         gram + ridge * torch.eye(len(gram), dtype=gram.dtype).to(gram), x.T @ y
     )
-
-
-def _parts(dictionary: Dictionary) -> list[Part]:
-    return list(dictionary.parts)  # type: ignore[arg-type]

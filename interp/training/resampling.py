@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.dictionaries.dictionary import Dictionary
-from interp.dictionaries.part import Part
 
 __all__ = ["resample"]
 
@@ -37,7 +36,7 @@ def resample(
     """
     changed: list[tuple[Tensor, Tensor]] = []
     loss = error.square().sum(-1).double().cpu()
-    parts: list[Part] = list(dictionary.parts)  # type: ignore[arg-type]
+    parts = dictionary.parts
     for part, x, asleep in zip(parts, xs, dead, strict=True):
         index = asleep.nonzero()[:, 0]
         if not len(index) or float(loss.sum()) <= 0:

@@ -17,7 +17,6 @@ from interp.dictionaries.dictionary import Dictionary
 from interp.dictionaries.kernels.codes import Codes
 from interp.dictionaries.kernels.prefixes import split_by_group
 from interp.dictionaries.kernels.sparse import backward, decode
-from interp.dictionaries.part import Part
 from interp.training.auxiliary import sparse_auxiliary
 from interp.training.objectives.objective import Moment, Objective
 from interp.training.results import Outcome, Picked
@@ -36,7 +35,7 @@ def sparse_step(
     moment: Moment,
 ) -> Outcome:
     """Fill the parameters' ``.grad``, which must exist, with this batch's gradients."""
-    parts: list[Part] = list(dictionary.parts)  # type: ignore[arg-type]
+    parts = dictionary.parts
     centred = [dictionary.centred(x) for x in xs]
     codes = [objective.select(part, x, moment) for part, x in zip(parts, centred, strict=True)]
     ends = objective.boundaries()
@@ -58,7 +57,7 @@ def _errors(
     dictionary: Dictionary, groups: Sequence[Sequence[Codes]], x: Tensor, y: Tensor
 ) -> list[Float[Tensor, "row width"]]:
     """``y − ŷ`` by each prefix of the features."""
-    parts: list[Part] = list(dictionary.parts)  # type: ignore[arg-type]
+    parts = dictionary.parts
     left = y - dictionary.b_dec
     if dictionary.W_skip is not None:
         left -= x @ dictionary.W_skip.T

@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.dictionaries.activations import BatchTopK
 from interp.dictionaries.dictionary import Dictionary
 from interp.dictionaries.folding import fold_scales
 from interp.dictionaries.spec import DictionarySpec
@@ -80,6 +81,12 @@ class Trainee:
         self.firing = torch.zeros(shape, device=reads[0].device)
         self.seen = 0
 
+    @property
+    def asleep(self) -> Bool[Tensor, "part d_sae"]:
+        """Features that have not been active for long."""
+        assert self.config.dead_after is not None  # settled by the configuration
+        return self.since_active >= self.config.dead_after
+
     # -- a step ------------------------------------------------------------------------
 
     def step(self, rows: Rows, *, measure: bool = False) -> dict[str, float]:
@@ -105,10 +112,10 @@ class Trainee:
         self, xs: Sequence[Float[Tensor, "row d_in"]], y: Float[Tensor, "row width"], moment: Moment
     ) -> Outcome:
         """Losses of a batch; its gradients stand in the parameters' ``.grad``."""
-        dead = self.since_active >= self.config.dead_after  # type: ignore[operator]
-        asleep = list(dead) if self.config.auxk and bool(dead.any()) else None
+        dead = self.asleep
+        revived = list(dead) if self.config.auxk and bool(dead.any()) else None
         kernel = sparse_step if self.config.sparse else dense_step
-        return kernel(self.dictionary, self.objective, xs, y, asleep, moment)
+        return kernel(self.dictionary, self.objective, xs, y, revived, moment)
 
     def taken(
         self, rows: Rows
@@ -126,12 +133,13 @@ class Trainee:
     def _update(self, lr: float) -> Tensor:
         if self.config.unit_decoder:
             for part in self.dictionary.parts:
-                project_out(part.dec.grad, part.dec)  # type: ignore[arg-type, union-attr]
+                assert part.dec.grad is not None
+                project_out(part.dec.grad, part.dec)
         norm = self.adam.clip(self.config.clip)
         self.adam.step(lr)
         if self.config.unit_decoder:
             for part in self.dictionary.parts:
-                unit_rows(part.dec)  # type: ignore[arg-type]
+                unit_rows(part.dec)
         return norm
 
     def _count(self, counts: Tensor, rows: int) -> None:
@@ -142,7 +150,7 @@ class Trainee:
         self.firing.lerp_(counts.to(self.firing.dtype) / rows, weight)
 
     def _resample(self, xs: Sequence[Tensor], outcome: Outcome) -> None:
-        dead = self.since_active >= self.config.dead_after  # type: ignore[operator]
+        dead = self.asleep
         all_xs = [self.together.rows(x) for x in xs]
         error = self.together.rows(outcome.error)
         share = 1.0 if self.config.picks else 0.2
@@ -165,14 +173,14 @@ class Trainee:
             **dict(zip(outcome.terms, values, strict=True)),
             "fvu": squared / float(variance),
             "l0": float(torch.stack(outcome.picked.counts).sum()) / moment.rows / len(spec.reads),
-            "dead": float((self.since_active >= self.config.dead_after).float().mean()),  # type: ignore[operator]
+            "dead": float(self.asleep.float().mean()),
             "grad_norm": float(norm),
             "lr": rate(self.config, self.seen - 1),
         }
         if not self.config.picks:
             out["coefficient"] = moment.coefficient
-        if "threshold" in dict(self.dictionary.parts[0].activation.named_buffers()):  # type: ignore[union-attr, operator]
-            out["threshold"] = float(self.dictionary.parts[0].activation.threshold)  # type: ignore[union-attr, arg-type]
+        if isinstance(own := self.dictionary.parts[0].activation, BatchTopK):
+            out["threshold"] = float(own.threshold)
         return out
 
     # -- its state, and what it becomes --------------------------------------------------

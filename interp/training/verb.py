@@ -76,7 +76,7 @@ def train(
         checkpoint_every: steps between checkpoints; None: at the end only.
         keep: how many of the newest checkpoints stay.
         milestones: checkpoints at multiples of so many steps stay for good.
-        tensorboard: write ``out/tensorboard``; None: if ``out`` is given and tensorboard is installed.
+        tensorboard: write ``out/tensorboard``; None: if ``out`` is given.
         wandb: a Weights & Biases project to log to.
         device: where to train; None: where the model is, or the CPU.
         context: for a model: longest stretch of text that a token can look back on.
@@ -214,9 +214,7 @@ def _checkpoints(
 
 def _wants_tensorboard(asked: bool | None, folder: Path | None) -> bool:
     if asked is None:
-        from importlib.util import find_spec
-
-        return folder is not None and find_spec("tensorboard") is not None
+        return folder is not None
     if asked and folder is None:
         raise TrainingError("tensorboard=True without out=: there is no folder to write to.")
     return asked

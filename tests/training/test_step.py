@@ -94,7 +94,7 @@ def test_chunks_of_rows_change_nothing(activation, monkeypatch):
 
 
 def test_decoder_rows_stay_at_norm_one_and_gradients_off_them():
-    trainee = DATA.trainee(d_sae=80, k=5, tokens=512 * 5, clip=None)
+    trainee = DATA.trainee(d_sae=80, k=5, tokens=512 * 5, clip=None, lr=1e-3)
     for step in range(5):
         trainee.step(DATA.rows(512, step))
     dec = trainee.dictionary.parts[0].dec

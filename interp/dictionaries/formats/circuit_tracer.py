@@ -52,7 +52,7 @@ def files(dictionaries: Sequence[Dictionary]) -> dict[str, Content]:
     Raises:
         DictionaryError: they are no such set, or circuit-tracer cannot compute them.
     """
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     crossing = dictionaries[0].spec.crossing if dictionaries else False
     if crossing and len(dictionaries) > 1:

@@ -101,7 +101,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         DictionaryError: no such file, or it holds something else.
     """
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     return _object(path, yaml.safe_load, "YAML")
 

@@ -54,7 +54,7 @@ def from_registry(release: str, name: str, *, site: str | None, **options: Any) 
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of its own imports
-        from sae_lens import SAE  # type: ignore[import-untyped]
+        from sae_lens import SAE
 
     try:
         theirs: Any = SAE.from_pretrained(release, name, device="cpu")

@@ -31,7 +31,7 @@ class GatedObjective(Objective):
         moment: Moment,
     ) -> dict[str, Tensor]:
         gates = [pre.relu() for pre in pres]
-        decoders = [part.dec.detach() for part in dictionary.parts]  # type: ignore[union-attr]
+        decoders = [part.dec.detach() for part in dictionary.parts]
         norms = [dec.norm(dim=-1) for dec in decoders]
         l1 = torch.stack([(g @ n).sum() for g, n in zip(gates, norms, strict=True)]).sum()
         by_gate = written(gates, decoders, dictionary.b_dec.detach())

@@ -33,7 +33,7 @@ class _Jump(torch.autograd.Function):
         return z * (z > threshold)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         z, threshold = ctx.saved_tensors
         near = (z - threshold).abs() < ctx.bandwidth / 2
         moved = -(threshold / ctx.bandwidth) * (grad * near).sum(0)
@@ -50,7 +50,7 @@ class _Count(torch.autograd.Function):
         return (z > threshold).to(z.dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
         z, threshold = ctx.saved_tensors
         near = (z - threshold).abs() < ctx.bandwidth / 2
         return None, -(grad * near).sum(0) / ctx.bandwidth, None
