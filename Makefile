@@ -4,6 +4,7 @@
 # make train  train the shipped demo model     make notebooks  execute them in place
 # make bench  speed against peers           make bench-patch    sweeps against peers
 #                                           make bench-harvest  harvesting, disk and reading
+#                                           make bench-train    training dictionaries
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,7 @@ SETUP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test shapes check proof train bench bench-patch bench-harvest notebooks clean setup
+.PHONY: demo test shapes check proof train bench bench-patch bench-harvest bench-train notebooks clean setup
 
 setup: $(SETUP)
 
@@ -52,6 +53,16 @@ bench-patch: $(SETUP)
 	$(BIN)/python bench/patch.py --json bench/patch.json --update-readme
 	$(BIN)/python bench/trace.py --update-readme
 	$(BIN)/python bench/estimates.py --update-readme
+
+# The peers pin old versions of what stands here, so they are installed without what they ask for.
+PEERS := $(VENV)/.peers
+$(PEERS): $(SETUP)
+	$(BIN)/python -m pip install --quiet --no-deps dictionary-learning==0.1.0 eai-sparsify==1.3.3 \
+	  natsort schedulefree simple-parsing docstring-parser
+	touch $(PEERS)
+
+bench-train: $(PEERS)
+	$(BIN)/python bench/train.py --update-readme
 
 notebooks: $(SETUP)
 	$(BIN)/python -m jupyter execute --inplace notebooks/*.ipynb
