@@ -11,6 +11,9 @@ from interp.errors import TrainingError
 
 __all__ = ["settled"]
 
+#: What the command gives to ``interp.train`` itself.
+_OWN = ("source", "config", "progress")
+
 
 def settled(
     file: Path | None, flags: Mapping[str, Any], given: Sequence[str], **fixed: Any
@@ -24,7 +27,7 @@ def settled(
         fixed: what the command itself says; the file may say the same, and nothing else.
 
     Raises:
-        TrainingError: a file that cannot be read or says otherwise, or text that is no option.
+        TrainingError: a file that cannot be read or says otherwise, or what is no option.
     """
     options = {} if file is None else _read(file)
     for name, value in fixed.items():
@@ -41,6 +44,11 @@ def settled(
     for name, value in flags.items():
         if value is not None and value != []:
             options[name] = value[0] if isinstance(value, list) and len(value) == 1 else value
+    for name in options:
+        if not isinstance(name, str) or name in _OWN:
+            raise TrainingError(
+                f"{name!r} is no option: expected those of interp train, or of interp.TrainConfig."
+            )
     return options
 
 

@@ -58,7 +58,8 @@ def _densities(axes: Any, found: Evaluation, inches: float) -> None:
     """Histograms of log10 frequency, and of the first part under the null controls."""
     low = -np.log10(max(found.tokens, 10)) - 0.25
     edges = np.linspace(low, 0, 36)
-    shown = [("value", part, part) for part in found.parts[:_LINES]]
+    whole = f"{found.rows[0]} "  # said once, in the title
+    shown = [("value", part, part.removeprefix(whole)) for part in found.parts[:_LINES]]
     shown += [
         (of, found.parts[0], f"null: {of.replace('_', ' ')}") for of in found.frequency_of[1:]
     ]

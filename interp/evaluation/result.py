@@ -71,7 +71,7 @@ class Evaluation(Stored):
     probing: SparseProbing | None = None
 
     def __repr__(self) -> str:
-        row = self.rows[-1]
+        row = TOGETHER if TOGETHER in self.rows else self.rows[0]
         said = ", ".join(
             f"{name} {self.value(metric, row):.3g}"
             for name, metric in (

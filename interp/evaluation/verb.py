@@ -106,8 +106,10 @@ def evaluate(
     units, left_out = _units(placed)
     subjects = _subjects(model, placed, texts, controls=controls, seed=asked.seed)
     work = runs_of(subjects, units)
+    told = (*notes, *left_out, *_strangers(model, placed), *_seen(placed, text.identity))
     if progress is not False:
-        _say(model, placed, texts, text.name, work, (*notes, *left_out))
+        _say(model, placed, texts, text.name, work)
+        _note(told)
     table = _measured(subjects, units, texts, work, asked.seed, progress)
     provenance = Provenance.of(
         model, seed=asked.seed, verb="evaluate", dictionaries=[one.dictionary.hash for one in placed],
@@ -115,10 +117,11 @@ def evaluate(
         context=context, rows=how.rows, packing=how.way, bos=bos, special=special,
         controls=controls,
     )  # fmt: skip
-    told = (*notes, *left_out, *_strangers(model, placed))
     found = assemble(
         table, subjects, units, placed, told, replace(provenance, prompts_hash=texts.hash)
     )
+    if progress is not False:
+        _note(found.notes[len(told) :])
     if probing is None:
         return found
     return replace(
@@ -265,8 +268,7 @@ def _measured(
 
 
 def _say(
-    model: Model, placed: Sequence[Placed], texts: Texts, corpus: str, work: int,
-    notes: tuple[str, ...],
+    model: Model, placed: Sequence[Placed], texts: Texts, corpus: str, work: int
 ) -> None:  # fmt: skip
     """What it will take, from one batch run for the clock."""
     batch = texts.scored[0].tokens.to(model.device)
@@ -279,6 +281,9 @@ def _say(
         f"{len(texts.documents):,} texts, {len(texts.scored)} batches × {work} runs, about "
         f"{max(1, round(seconds))} s"
     )
+
+
+def _note(notes: Sequence[str]) -> None:
     for note in notes:
         announce(f"note: {note}")
 
@@ -291,3 +296,15 @@ def _strangers(model: Model, placed: Sequence[Placed]) -> tuple[str, ...]:
         if one.dictionary.spec.weights_hash not in (None, model.weights_hash)
     ]
     return (f"trained on other weights than these: {', '.join(names)}",) if names else ()
+
+
+def _seen(placed: Sequence[Placed], corpus: Mapping[str, Any]) -> tuple[str, ...]:
+    """Dictionaries that were trained on this corpus."""
+    names = [
+        one.name for one in placed if one.dictionary.spec.metadata.get("corpus") == dict(corpus)
+    ]
+    if not names:
+        return ()
+    return (
+        f"scored on the corpus they were trained on, not on held-out texts: {', '.join(names)}",
+    )

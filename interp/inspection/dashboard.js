@@ -108,7 +108,7 @@
     list.setAttribute("aria-activedescendant", current < 0 ? "" : "item-" + current);
   }
   list.addEventListener("scroll", paint);
-  window.addEventListener("resize", paint);
+  window.addEventListener("resize", () => { paint(); fade(); });
   function reveal(at) {
     const top = at * HEIGHT, space = list.clientHeight || 600;
     if (top < list.scrollTop) list.scrollTop = top;
@@ -140,7 +140,7 @@
     if (f.f) histogram(f, panes);
     bars(panes, "logits it raises", f.u, "red", data.notes.logits);
     bars(panes, "logits it lowers", f.d, "blue", data.notes.logits);
-    bars(panes, "embeddings that excite it", f.b, "red", data.notes.embed);
+    bars(panes, "embeddings exciting it", f.b, "red", data.notes.embed);
     near(f);
     const bounds = (i) => number(f.x * i / data.intervals) + " to " + number(f.x * (i + 1) / data.intervals);
     let start = 0;
@@ -153,6 +153,7 @@
     });
     for (const note of [f.u ? null : data.notes.logits, f.b ? null : data.notes.embed]) if (note) make("p", card, "hint", note);
     if (f.f) make("p", card, "hint", "Shade: activation as a share of this feature’s largest; point at a token for its value (to 1/62 of the largest). The underlined token is the example’s own.");
+    fade();
   }
   function statistics(f) {
     const stats = make("div", card, "stats");
@@ -174,7 +175,7 @@
   }
   function histogram(f, parent) {
     const pane = make("div", parent, "pane");
-    make("h3", pane, "", "activations, where positive");
+    make("h3", pane, "", "positive activations");
     const ns = "http://www.w3.org/2000/svg", svg = document.createElementNS(ns, "svg");
     const shape = (tag, attributes) => {
       const element = document.createElementNS(ns, tag);
@@ -199,7 +200,7 @@
     pane.appendChild(svg);
     const ticks = make("div", pane, "ticks");
     make("span", ticks, "", "0");
-    make("span", ticks, "", "log scale, tallest: " + Math.max(...f.h).toLocaleString("en") + " tokens");
+    make("span", ticks, "", "log scale, most " + Math.max(...f.h).toLocaleString("en"));
     make("span", ticks, "", number(f.x));
   }
   function bars(parent, heading, pair, colour, note) {
@@ -254,6 +255,13 @@
         if (j === data.before) span.classList.add("own");
         if (hits.has(w)) span.classList.add("found");
       }
+    }
+  }
+
+  // Context that there is no room for fades out, and what stands before the token stays beside it.
+  function fade() {
+    for (const left of card.querySelectorAll(".left")) {
+      left.classList.toggle("cut", left.firstChild !== null && left.firstChild.offsetLeft < left.offsetLeft);
     }
   }
 

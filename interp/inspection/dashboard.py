@@ -67,11 +67,16 @@ def html(features: Features, places: Sequence[int], *, title: str | None = None)
     shown = [features.feature(features.names[place]) for place in places]
     what = shown[0].name if len(shown) == 1 else f"{len(places):,} features"
     return template.render(
-        title=title or f"{what} of {features.reads[0]}, {features.provenance.model}",
+        title=title or f"{what} of {_sites(features)}, {features.provenance.model}",
         features=features, shown=shown[:_LISTED], hidden=len(shown) - _LISTED, printable=printable,
         data=Markup(_json(_data(features, shown))),
         css=Markup(_read("dashboard.css")), js=Markup(_read("dashboard.js")),
     )  # fmt: skip
+
+
+def _sites(features: Features) -> str:
+    first, last = (features.sites[i].removesuffix(".features") for i in (0, -1))
+    return first if first == last else f"{first} to {last}"
 
 
 def _data(features: Features, shown: Sequence[Feature]) -> dict[str, Any]:

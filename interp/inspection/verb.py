@@ -7,6 +7,7 @@ the second looks at the chosen ones (:mod:`.look`). Then their weights are read 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -25,9 +26,10 @@ from interp.inspection.look import Look, Looked
 from interp.inspection.neighbours import by_firing, by_weights
 from interp.inspection.result import Features
 from interp.models.model import Model
+from interp.progress import announce
 from interp.runs.memory import as_text, available
 from interp.store.rows import Rows
-from interp.surveys.source import is_whole
+from interp.surveys.source import is_whole, opened
 from interp.surveys.survey import survey
 from interp.weight_lenses.ends import token_texts
 
@@ -36,6 +38,8 @@ __all__ = ["Which", "features"]
 Which = Literal["live"] | int | Sequence[int | str] | None
 #: Features whose correlations with each other are still cheap to sum.
 MOST_TOGETHER = 2048
+#: Tokens that are read for the clock, and how much longer both passes take than the first alone.
+_SAMPLE, _PASSES = 2048, 3
 
 
 @torch.no_grad()
@@ -89,7 +93,7 @@ def features(
         n_ctx: tokens of a document that the model sees at once, for a corpus that is run.
         seed: of what is drawn.
         size: rows at a time; it changes speed and memory, not results.
-        progress: show a bar; None shows it for long work on a terminal.
+        progress: None says what it will take, and shows a bar to a person, True always; False is silent.
 
     Raises:
         DictionaryError: features that are not there, none that fires, or activations of another width.
@@ -105,6 +109,8 @@ def features(
 
     listed = None if which is None or isinstance(which, str | int) else parsed(dictionary, which)
     asked = Chosen.all(dictionary) if listed is None else Chosen.some(dictionary, listed)
+    if progress is not False:
+        _say(model, seen, asked, tokens)
     (fired,) = survey(seen, [Firing(asked)], **options)
     pairs = asked.pairs
     index = _wanted(which, fired, seed)
@@ -180,6 +186,21 @@ def _opened(
         return source
     reads = list(dict.fromkeys(dictionary.spec.reads))
     return stream(model, source, reads, context=n_ctx, tokens=tokens)
+
+
+def _say(model: Model, seen: Any, asked: Chosen, tokens: int | None) -> None:
+    """What it will take, from a few tokens read for the clock."""
+    source: Any = opened(seen)
+    known = len(source) if hasattr(source, "__len__") else None
+    total = min(tokens or known or 0, known or tokens or 0)
+    start, few = time.perf_counter(), min(_SAMPLE, total or _SAMPLE)
+    (some,) = survey(seen, [Firing(asked)], tokens=few, size=_SAMPLE, progress=False)
+    seconds = (time.perf_counter() - start) / some.n_tokens * total * _PASSES
+    much = f"{total:,} tokens, about {max(1, round(seconds))} s" if total else "all its tokens"
+    announce(
+        f"features of {asked.dictionary.spec.name} in {model.name!r}: {len(asked):,} features, "
+        f"two passes over {much}"
+    )
 
 
 def _wanted(which: Which, fired: Fired, seed: int) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 import interp
+from interp.dictionaries.dictionary import Dictionary
 from interp.errors import CorpusError, DictionaryError, ResultError
 from interp.evaluation import Evaluation, evaluate
 from tests.evaluation import built
@@ -230,7 +232,17 @@ def test_together_and_by_part(demo, corpus, tmp_path):
     ]  # fmt: skip
     assert set(frame[frame.dictionary == found.rows[1]].metric) == set(found.metrics[:12])
     assert found.table().shape == (5, 2 + len(found.metrics))
-    assert len(found.plot().axes) == 2
+    left, _ = found.plot().axes
+    named = [text.get_text() for text in left.get_legend().get_texts()]
+    assert named[0].startswith("L1.mlp_out, ")  # whose part it is stands in the title
+    assert "together: FVU" in repr(found)
+
+
+def test_the_words_for_a_dictionary_of_several_parts_are_about_the_whole(demo, corpus):
+    crossing = built.random("cross_layer_transcoder", range(1, 3), D, 30)
+    found = evaluate(crossing, demo, corpus, tokens=60, batch=2, controls=False, progress=False)
+    assert repr(found).startswith(f"Evaluation({crossing.spec.name}: FVU")
+    assert "nan →" not in repr(found)
 
 
 def test_no_gap_no_share(demo, corpus):
@@ -306,6 +318,18 @@ def test_cost_is_said_before(demo, corpus, capsys):
     assert "evaluate sae-L2.mlp_out in 'demo'" in said
     assert "100 tokens of" in said
     assert "1 batches × 4 runs" in said
+    assert "of 100 tokens a feature active in 10⁻⁴ or less is one" in said
+
+
+def test_texts_that_were_trained_on_are_not_held_out(demo, corpus):
+    plain = built.zero(SITE, D)
+    spec = replace(plain.spec, metadata={"corpus": dict(corpus.identity)})
+    seen = Dictionary.of(spec, plain.state_dict())
+    options = {"tokens": 60, "batch": 2, "controls": False, "progress": False}
+    notes = evaluate({"new": plain, "seen": seen}, demo, corpus, **options).notes
+    assert "scored on the corpus they were trained on, not on held-out texts: seen" in notes
+    other = evaluate(seen, demo, list(corpus.documents())[:9], **options).notes
+    assert not any("held-out" in note for note in other)
 
 
 @pytest.mark.bad_input

@@ -35,6 +35,9 @@ seen.headings = all("article h3");
 seen.stats = all(".stats div");
 seen.bars = all(".bars .word");
 seen.titles = [...document.querySelectorAll(".passage .text span")].map((s) => [s.textContent, s.title]);
+const middle = (e) => { const box = e.getBoundingClientRect(); return (box.top + box.bottom) / 2; };
+seen.off = [...document.querySelectorAll(".passage")].filter((p) => p.querySelector(".left").lastChild)
+  .map((p) => middle(p.querySelector(".own")) - middle(p.querySelector(".left").lastChild));
 document.querySelectorAll(".item")[2].click(); note("click");
 type("France"); note("token"); seen.found = all(".passage .found").length;
 pick("scope", "logits"); type("Paris"); note("logits");
@@ -100,6 +103,13 @@ def test_the_card_says_what_was_found(seen, found):
     exact = [value for p in passages for value in p.values]
     for (_, value), true in zip(shown, exact, strict=True):
         assert float(value.lstrip("≈ ")) == pytest.approx(true, abs=one.most / 62)
+
+
+@needs_browser
+def test_what_stands_before_a_token_stands_beside_it(seen):
+    off = seen[1]["off"]
+    assert len(off) > 10
+    assert max(map(abs, off)) < 5  # a line is more than 20 pixels high
 
 
 @needs_browser

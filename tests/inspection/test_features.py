@@ -312,3 +312,13 @@ def test_only_the_strongest(planted, model, rows):
     assert len(one.near("dec")) == 4  # there are no more
     assert found.plot(FRANCE) is not None
     assert len(one._repr_html_()) > 1000
+
+
+def test_cost_is_said_before(planted, model, rows, capsys):
+    interp.features(planted, model, rows, tokens=3000, which=["F0", "F1"])
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(
+        "features of transcoder-L0.mlp in 'demo': 2 features, two passes over 3,000 "
+    )
+    interp.features(planted, model, rows, tokens=3000, which=["F0"], progress=False)
+    assert capsys.readouterr().err == ""
