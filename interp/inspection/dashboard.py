@@ -115,6 +115,7 @@ class _Encoder:
 
     def __init__(self, words: dict[int, int], wide: int) -> None:
         self.words, self.wide = words, wide
+        self.coded = {index: self._digits(place) for index, place in words.items()}
 
     def feature(self, one: Feature) -> dict[str, Any]:
         of, i = one.of, one.place
@@ -136,10 +137,9 @@ class _Encoder:
         }  # fmt: skip
 
     def _window(self, one: Feature, passage: Passage) -> str:
-        width = self.wide + 1
-        none = _DIGITS[-1] * width
+        none, most = _DIGITS[-1] * (self.wide + 1), one.most
         cells = [
-            self._digits(self.words[index]) + _DIGITS[_level(value, one.most)]
+            self.coded[index] + _DIGITS[_level(value, most)]
             for index, value in zip(passage.ids, passage.values, strict=True)
         ]
         left = one.of.before - passage.centre
