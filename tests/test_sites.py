@@ -103,3 +103,9 @@ def test_an_mlp_as_a_dictionarys_site_has_two_ends():
     assert [str(end) for end in Site.parse("L*.mlp").ends] == ["L*.mlp.input", "L*.mlp_out"]
     for text in ("L2.mlp_out", "L2.mlp.F7", "L1.H3.z", "embed"):
         assert Site.parse(text).ends == (Site.parse(text),)
+
+
+@pytest.mark.parametrize("given", [1, None, 2.5, ["L0.z"]])
+def test_what_is_no_text_is_no_site(given):
+    with pytest.raises(SiteError, match="is not a site: expected text such as 'L5.resid_pre'"):
+        Site.parse(given)

@@ -39,8 +39,8 @@ class Dictionary(nn.Module):
         parts: its encoders and decoders: one, or one for each layer of a cross-layer transcoder.
         b_dec: what is written where no feature is active; of all written sites, one after another.
         W_skip: the linear path of a skip transcoder, [d_out, d_in]; None otherwise.
-        training_record: what :func:`interp.train` wrote down; None for one that was loaded from
-            elsewhere.
+        training_record: what :func:`interp.train` wrote down. None for one that was loaded: the
+            record stands beside it, ``TrainingRecord.load(folder / "record.safetensors")``.
     """
 
     parts: Sequence[Part]  # a ModuleList, whose members are known
@@ -157,7 +157,7 @@ class Dictionary(nn.Module):
         Raises:
             DictionaryError: a shape that does not fit.
         """
-        self._check(x, self.d_in, "reads")
+        self._check(x, self.d_in, "encodes")
         if self.spec.crossing:
             return torch.stack([self.encode_part(i, x[i]) for i in range(len(self.parts))])
         return self.encode_part(0, x)
@@ -175,7 +175,7 @@ class Dictionary(nn.Module):
         Raises:
             DictionaryError: a shape that does not fit, or ``x`` is needed.
         """
-        self._check(features, self.d_sae, "features")
+        self._check(features, self.d_sae, "decodes")
         if self.spec.crossing:
             return torch.stack(
                 [self.decode_to(i, list(features[: i + 1])) for i in range(len(self.parts))]
@@ -242,8 +242,8 @@ class Dictionary(nn.Module):
         return made.requires_grad_(False)
 
     def with_spec(self, **changes: Any) -> Dictionary:
-        """The same weights (not copied) under a spec with some values changed."""
-        made = Dictionary.of(replace(self.spec, **changes), self.state_dict())
+        """A copy of it under a spec with some values changed."""
+        made = Dictionary.of(replace(self.spec, **changes), self.state_dict()).to(self.device)
         made.training_record = self.training_record
         return made
 
@@ -260,10 +260,12 @@ class Dictionary(nn.Module):
 
     def _check(self, x: Tensor, width: int, what: str) -> None:
         layers = (len(self.parts),) if self.spec.crossing else ()
-        if x.shape[-1:] != (width,) or (layers and x.shape[:1] != layers):
+        shape = tuple(x.shape) if isinstance(x, Tensor) else ()
+        if shape[-1:] != (width,) or (layers and shape[:1] != layers):
+            given = f"tensor of shape {list(shape)}" if isinstance(x, Tensor) else type(x).__name__
             expected = [*layers, "...", width]
             raise DictionaryError(
-                f"given a tensor of shape {list(x.shape)}; this dictionary {what} "
+                f"given a {given}; this dictionary {what} tensors of shape "
                 f"[{', '.join(map(str, expected))}]."
             )
 
@@ -273,6 +275,7 @@ class Dictionary(nn.Module):
                 "what this dictionary writes depends on its input beside the features: give "
                 "decode(features, x)."
             )
+        self._check(x, self.d_in, "encodes")
         return x.to(self.dtype)
 
     def _normalised(self, x: Tensor) -> Tensor:

@@ -76,9 +76,24 @@ class DictionarySpec:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise DictionaryError(f"{name}={value!r}; expected a whole number from 1 up.")
+        self._check_options()
+        for name in ("reads", "writes"):
+            if isinstance(getattr(self, name), str):
+                raise DictionaryError(
+                    f"{name}={getattr(self, name)!r}; expected a tuple of sites: "
+                    f"({getattr(self, name)!r},)."
+                )
         object.__setattr__(self, "reads", tuple(str(Site.parse(site)) for site in self.reads))
         object.__setattr__(self, "writes", tuple(str(Site.parse(site)) for site in self.writes))
         self._check_sites()
+
+    def _check_options(self) -> None:
+        expected = ["k"] if self.activation in ("topk", "batchtopk") else []
+        if sorted(self.options) != expected:
+            raise DictionaryError(
+                f"options={dict(self.options)!r} for {self.activation}; expected "
+                + ("{'k': 32}, active features of each input." if expected else "none.")
+            )
 
     def _check_sites(self) -> None:
         crossing = self.kind == "cross_layer_transcoder"

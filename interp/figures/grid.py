@@ -1,4 +1,7 @@
-"""A value for each cell of a sweep: panels of three axes, a heat map of two, bars of one."""
+"""A value for each cell of a sweep: panels of three axes, a heat map of two, bars of one.
+
+Of more cells on one axis than a page has room for, as in a sweep over features, the largest are drawn.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,9 @@ from interp.figures.panels import panels
 
 __all__ = ["grid"]
 
+#: Bars that are drawn of one axis.
+_BARS = 100
+
 
 def grid(
     values: Float[Tensor, "*axes"],
@@ -27,6 +33,8 @@ def grid(
     panel: str | None = None,
 ) -> Figure:
     """Draw the values of a sweep; cells that were not run (NaN) are grey.
+
+    Of one axis of more than 100 cells, the 100 of largest size, which the title says.
 
     Args:
         axes: the name of each axis of ``values`` with its labels.
@@ -57,8 +65,13 @@ def grid(
         )  # fmt: skip
     if len(axes) == 1:
         ((name, labels),) = axes.items()
-        shown = [f"{name} {label}" if label.isdigit() else label for label in labels]
-        return bars(shown, {unit: values.tolist()}, title=title, unit=unit)
+        kept = list(range(len(labels)))
+        if len(labels) > _BARS:
+            order = values.abs().nan_to_num(-1.0).argsort(descending=True, stable=True)
+            kept = order[:_BARS].tolist()
+            title = f"{title}: the {_BARS} largest of {len(labels):,}"
+        shown = [f"{name} {labels[i]}" if labels[i].isdigit() else labels[i] for i in kept]
+        return bars(shown, {unit: values[kept].tolist()}, title=title, unit=unit)
     if not axes:
         return bars(["all"], {unit: [float(values)]}, title=title, unit=unit)
     first, labels = next(iter(axes.items()))

@@ -1,21 +1,22 @@
 """Which sites to harvest, and which of them belong together as what a sublayer reads and writes.
 
 ``"L2.mlp"`` is the pair ``L2.mlp.input → L2.mlp_out``, what a transcoder of that MLP is trained on; any
-other pair is written as an edge, ``"L1.resid_post -> L3.resid_pre"``.
+other pair is written as an edge, ``"L1.resid_post -> L3.resid_pre"``. Where a dictionary stands in the
+run its features are ``"L2.mlp.F*"``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from interp.errors import SiteError
 from interp.models.model import Model
 from interp.runs.execute import execute
-from interp.runs.plan import resolve
+from interp.runs.plan import key_of, resolve
 from interp.sites import Edge, Site
 from interp.token_batch import TokenBatch
 
@@ -92,8 +93,22 @@ def _ends(model: Model, given: str | Site | Edge) -> list[tuple[Site, ...]]:
                 "each, as in 'L*.mlp.input -> L*.mlp_out'."
             )
         return list(zip(sources, targets, strict=True))
-    ends = Site.parse(given).ends
+    site = Site.parse(given)
+    ends = site.ends
+    if len(ends) == 2:
+        _check_meaning(model, site)
     return list(zip(*(resolve(model.anatomy, end) for end in ends), strict=True))
+
+
+def _check_meaning(model: Model, site: Site) -> None:
+    """A pair of ends is not asked for where the same name means a dictionary's features."""
+    shown = {key for splice in model.anatomy.splices for key in splice.features}
+    if any(key_of(one) in shown for one in site.per_layer(model.n_layers)):
+        read, write = site.ends
+        raise SiteError(
+            f"{str(site)!r} means two things here, where a dictionary stands: its features are "
+            f"'{site}.F*', the pair that a transcoder is trained on is '{read} -> {write}'."
+        )
 
 
 def _checked(site: Site) -> Site:
@@ -105,4 +120,5 @@ def _checked(site: Site) -> Site:
             "'@position', such as 'L2.resid_pre', 'L2.mlp_post', 'L2.z', 'L2.H3.z', or 'L2.mlp' for "
             "the pair that a transcoder is trained on."
         )
-    return site
+    every = site.unit is not None and site.unit.text == "*"  # 'L2.mlp.F*' is all of 'L2.mlp'
+    return replace(site, unit=None) if every else site

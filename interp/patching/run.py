@@ -18,6 +18,7 @@ from interp.engine.readout import Readout
 from interp.engine.slabs import Slab, run_slabs
 from interp.engine.spots import Cell, Values
 from interp.engine.sweep import Sweep
+from interp.engine.unmoved import unmoved
 from interp.engine.work import Work
 from interp.errors import RunError, warn
 from interp.models.model import Model
@@ -131,6 +132,10 @@ def run_cells(
         scores, done = before.scores.clone(), before.done.clone()
         work.block_positions += before.work["block_positions"]
         work.skipped += before.work["skipped"]
+    if way.name.startswith("plain: "):  # asked for by name, it runs every cell
+        idle = unmoved(anatomy, way.tokens, cells, values, batch=way.batch, embed=way.embed) & ~done
+        scores[idle], done = baseline.to(scores), done | idle
+        work.skipped += int(idle.sum())
     todo = (~done).nonzero().flatten().tolist()
     wanted = [cells[i] for i in todo]
     one_pass = anatomy.n_layers * len(way.tokens) * width

@@ -105,7 +105,8 @@ def patch(
         engine: ``"replay"`` restarts each cell at the block it changes, on the positions that
             can have changed, many cells at once; ``"plain"`` is one forward pass for each
             cell, the reference. ``"auto"`` replays where the model's blocks can be, and the
-            result says what was done and why. Both agree within float
+            result says what was done and why; where dictionaries stand it takes the plain path, and
+            leaves out the features that no prompt would change (``work["skipped"]``). Both agree within float
             rounding (1e-5 of the scores in float32).
         resume: the result (or its file) of this call, interrupted: only what it lacks is run.
             Ctrl-C returns what is finished, with ``done`` False elsewhere.

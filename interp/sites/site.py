@@ -75,6 +75,8 @@ class Site:
         """
         if isinstance(text, Site):
             return text
+        if not isinstance(text, str):
+            raise SiteError(f"{text!r} is not a site: expected text such as 'L5.resid_pre'.")
         clean = text.strip()
         if "->" in clean:
             raise SiteError(f"{text!r} is an edge between two sites: use Edge.parse.")

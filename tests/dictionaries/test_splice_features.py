@@ -288,6 +288,17 @@ def test_harvests_hold_features(model, tmp_path):
         rows = store.rows(range(len(store)))
     close(rows["L1.resid_post.features"], cache["L1.resid_post.features"].flatten(0, 1))
     close(rows["L0.mlp.F3"].flatten(), cache["L0.mlp.F3"].flatten())
+    with model.replaced(ones):
+        for site in ("L0.mlp", "L*.mlp"):
+            with pytest.raises(SiteError, match=r"means two things here.*\.mlp\.F\*'.*mlp_out'"):
+                interp.stream(model, texts, site, bos=False)
+        live = interp.stream(model, texts, ["L*.mlp.F*", "L1.mlp"], context=64, bos=False)
+        assert live.sites == {"L0.mlp": (standing.D_SAE,), "L1.mlp.input": (model.d_model,),
+                              "L1.mlp_out": (model.d_model,)}  # fmt: skip
+        means = interp.surveys.means(live, "L0.mlp")
+        best = interp.surveys.top_examples(live, "L0.mlp.F3", k=1)
+    close(means["L0.mlp"], cache["L0.mlp"].flatten(0, 1).mean(0))
+    assert float(best.values.nan_to_num().max()) == pytest.approx(float(cache["L0.mlp.F3"].max()))
     with pytest.raises(interp.errors.StoreError):  # other weights, by their hash
         interp.harvest(model, texts, ["L1.resid_post"], tmp_path / "acts", context=64, bos=False)
 

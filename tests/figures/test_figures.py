@@ -143,6 +143,18 @@ def test_a_grid_of_three_axes_makes_panels_of_any_of_them():
         figures.grid(torch.zeros(1, 1, 1, 1), {name: ["0"] for name in "abcd"}, title="t", unit="u")
 
 
+def test_a_sweep_over_thousands_draws_the_largest():
+    values = torch.linspace(-1, 0.5, 5000)
+    values[7] = torch.nan
+    figure = figures.grid(values, {"feature": [str(i) for i in range(5000)]}, title="t", unit="u")
+    (axes,) = figure.axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[:2] + labels[-1:] == ["feature 0", "feature 1", "feature 100"]  # 7 was not run
+    assert len(axes.patches) == len(labels) == 100
+    assert "the 100 largest of 5,000" in axes.get_title().replace("\n", " ")
+    assert figure.get_size_inches()[1] < 30
+
+
 def test_attention_patterns_run_from_zero_to_one_and_down_the_page():
     patterns = torch.rand(4, 7, 7).tril()
     figure = figures.attention_patterns(patterns, TOKENS, ["a", "b", "c", "d"])

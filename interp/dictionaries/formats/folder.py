@@ -21,13 +21,13 @@ from torch import Tensor
 
 from interp.errors import DictionaryError
 
-__all__ = ["Content", "read_json", "read_tensors", "read_yaml", "take", "write_folder"]
+__all__ = ["FILES", "Content", "read_json", "read_tensors", "read_yaml", "take", "write_folder"]
 
 #: What stands in a file: text, or named tensors.
 Content = str | Mapping[str, Tensor]
 
 #: Files of any format, which must not outlive the dictionary they belong to.
-_OURS = (
+FILES = (
     "cfg.json", "config.yaml", "sae_weights.safetensors", "sparsity.safetensors", "sae.safetensors",
     "layer_*.safetensors", "W_enc_*.safetensors", "W_dec_*.safetensors",
 )  # fmt: skip
@@ -65,7 +65,7 @@ def write_folder(
         for name, content in files.items():
             _write(temporary[name], content)
         (folder / config).unlink(missing_ok=True)
-        for stale in {one for pattern in _OURS for one in folder.glob(pattern)}:
+        for stale in {one for pattern in FILES for one in folder.glob(pattern)}:
             if stale.name not in files:
                 stale.unlink()
         for name in sorted(files, key=lambda name: name == config):

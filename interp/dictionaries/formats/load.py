@@ -21,6 +21,7 @@ import torch
 
 from interp.dictionaries.dictionary import Dictionary
 from interp.dictionaries.formats import circuit_tracer, hub, saelens, sparsify
+from interp.dictionaries.formats.folder import FILES
 from interp.dictionaries.formats.parts import ends
 from interp.errors import DictionaryError, nearest
 from interp.sites import Site
@@ -62,7 +63,7 @@ def load_dictionary(
     found = _located(source, site)
     if isinstance(found, partial):  # of a release
         return found(site=site, **options)
-    if found.is_file():
+    if not found.is_dir():
         return _from_file(found, site, options)
     held = _held(found)
     if len(held) == 1:
@@ -95,7 +96,7 @@ def load_dictionaries(
         DictionaryError: as :func:`load_dictionary`; or two of them for one site.
     """
     found = _located(source, None)
-    if isinstance(found, partial) or found.is_file():
+    if isinstance(found, partial) or not found.is_dir():
         one = load_dictionary(source, device=device, dtype=dtype)
         return {one.spec.features[0]: one}
     out: dict[str, Dictionary] = {}
@@ -116,6 +117,11 @@ def load_dictionaries(
 
 def _located(source: str | Path, site: str | None) -> Path | partial[Dictionary]:
     """What is meant: a path here (fetched if it must be), or an entry of SAELens's registry."""
+    if not isinstance(source, str | Path) or not str(source):
+        raise DictionaryError(
+            f"source={source!r}; expected a folder, 'release/id' from SAELens's registry, or "
+            "'owner/name' on the Hugging Face hub."
+        )
     path = Path(source).expanduser()
     if path.exists():
         return path
@@ -213,6 +219,11 @@ def _from_file(path: Path, site: str | None, options: dict[str, Any]) -> Diction
     """The dictionary that a file belongs to."""
     layer = circuit_tracer.layer_of(path)
     if layer is None:
+        if not (any(path.match(one) for one in FILES) and _members(path.parent)):
+            raise DictionaryError(
+                f"{str(path)!r} is no file of a dictionary; expected a folder, or one of "
+                f"{', '.join(FILES)}."
+            )
         return load_dictionary(path.parent, site=site, **options)
     pair = ends(site, "transcoder")
     if pair is not None:

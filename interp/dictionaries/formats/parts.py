@@ -78,9 +78,14 @@ def assemble(
                 )
             state[f"parts.{i}.activation.threshold"] = threshold[0]
     own = dtype_named(dtype) or _widest(state.values())
-    return Dictionary.of(spec, {n: t.to(device=device, dtype=own) for n, t in state.items()}).to(
-        device or torch.device("cpu")
-    )
+    made = Dictionary.of(spec, {n: t.to(dtype=own) for n, t in state.items()})
+    try:
+        return made.to(device or "cpu")
+    except (RuntimeError, AssertionError) as error:  # no such device, in several ways
+        raise DictionaryError(
+            f"device={str(device)!r} cannot hold it ({str(error).strip().splitlines()[0]}); expected "
+            "one that is there, such as 'cpu' or 'cuda:0'."
+        ) from error
 
 
 def dtype_named(dtype: torch.dtype | str | None) -> torch.dtype | None:

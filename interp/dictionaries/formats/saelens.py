@@ -21,6 +21,9 @@ whatever its class. What is left (TopK and gated *skip* transcoders, those of tw
 cross-layer transcoders) is written in the same layout under an architecture whose name begins with
 ``interp_``, which SAELens refuses by name; a warning says so.
 
+SAELens's own ``run_with_saes`` leaves out ``W_skip`` (it calls ``encode`` and ``decode``, and the skip
+stands in ``forward``): without error terms it is not the run that ``model.replaced`` is.
+
 Transcoders state what they read by their hook: ``mlp.hook_in`` is what the MLP reads,
 ``ln2.hook_normalized`` is before the norm's γ and β.
 """

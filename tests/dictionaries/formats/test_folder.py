@@ -134,6 +134,34 @@ def test_folders_that_hold_nothing_known(tmp_path):
         load_dictionary(tmp_path)
 
 
+def test_files_that_are_no_dictionarys_do_not_mean_the_one_beside_them(tmp_path):
+    folder = save_dictionary(one_for("saelens"), tmp_path / "run" / "one")
+    for name in ("cfg.json", "sae_weights.safetensors"):
+        assert load_dictionary(folder / name).hash == load_dictionary(folder).hash
+    for other in (folder / "record.safetensors", folder.parent / "log.jsonl"):
+        other.touch()
+        with pytest.raises(DictionaryError, match=f"{other.name}' is no file of a dictionary"):
+            load_dictionary(other)
+    (folder.parent / "cfg.json").touch()  # of something else
+    with pytest.raises(DictionaryError, match="cfg.json but neither"):
+        load_dictionary(folder.parent / "cfg.json")
+    with pytest.raises(DictionaryError, match="'/dev/null' is no file of a dictionary"):
+        load_dictionary("/dev/null")
+
+
+@pytest.mark.parametrize("source", ["", None, 5])
+def test_what_is_no_name_of_a_source(source):
+    with pytest.raises(DictionaryError, match=f"source={source!r}; expected a folder"):
+        load_dictionary(source)
+
+
+@pytest.mark.parametrize("device", ["cuda:77", "tpu9"])
+def test_devices_that_are_not_there(device, tmp_path):
+    folder = save_dictionary(one_for("saelens"), tmp_path)
+    with pytest.raises(DictionaryError, match=f"device='{device}' cannot hold it"):
+        load_dictionary(folder, device=device)
+
+
 def test_a_folder_of_folders(tmp_path):
     for i in range(2):
         save_dictionary(made("transcoder", layer=i), tmp_path / f"transcoder-L{i}.mlp")
