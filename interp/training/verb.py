@@ -26,6 +26,7 @@ from interp.training.forecast import forecast
 from interp.training.logs import RunLog
 from interp.training.parallel import Together
 from interp.training.places import asked_of, specified
+from interp.training.reading import how_read
 from interp.training.record import TrainingRecord
 from interp.training.run import Loop
 from interp.training.trainee import Trainee
@@ -99,7 +100,8 @@ def train(
     show = progress is not False and together.ranks.lead
     data = _data(source, configs, corpus, context, buffer)
     told = _origin(data)
-    specs = [specified(c, data.sites, metadata=_metadata(data), **told) for c in configs]
+    about = {**how_read(data), "corpus": _corpus(data)}
+    specs = [specified(c, data.sites, metadata=about, **told) for c in configs]
     sites = list(dict.fromkeys(site for spec in specs for site in (*spec.reads, *spec.writes)))
     where = device or (data.model.device if isinstance(data, ActivationStream) else "cpu")
     folder = None if out is None else Path(out)
@@ -183,16 +185,6 @@ def _origin(data: ActivationStore | ActivationStream) -> dict[str, str]:
 
 def _corpus(data: ActivationStore | ActivationStream) -> dict[str, Any]:
     return dict(data.manifest.corpus if isinstance(data, ActivationStore) else data.corpus.identity)
-
-
-def _context(data: ActivationStore | ActivationStream) -> int:
-    if isinstance(data, ActivationStore):
-        return int(data.manifest.layout["context"])
-    return data.how.context
-
-
-def _metadata(data: ActivationStore | ActivationStream) -> dict[str, Any]:
-    return {"context_size": _context(data), "corpus": _corpus(data)}
 
 
 def _described(data: ActivationStore | ActivationStream) -> str:
