@@ -18,6 +18,8 @@ from interp.sites import Site
 
 __all__ = ["assemble"]
 
+#: A loss of this share of log d_vocab or more is that of a model that only guesses.
+_GUESS = 0.95
 #: A row's name, the sites it writes to, its parts as (dictionary, part), and whether it has a loss.
 Row = tuple[str, tuple[Site, ...], tuple[tuple[int, int], ...], bool]
 
@@ -34,20 +36,28 @@ def assemble(
     variants = ("value", *(name for name in CONTROLS if name in of))
     found = torch.full((3, len(rows), len(MEASURES), len(variants)), math.nan, dtype=torch.float64)
     refused: dict[tuple[str, str], list[str]] = {}
+    guesses: dict[str, float] = {}
     for i, row in enumerate(rows):
         for k, variant in enumerate(variants):
             subject = of[variant]
             sums = table.columns(variant, row[0], subject.name, row[1], subject.aside.means)
             dead = _dead(table, variant, row)
+            loss = estimate(MEASURES["ce_original"], sums)[0]
+            guessing = loss > _GUESS * math.log(subject.model.d_vocab)
+            if guessing:
+                guesses[subject.name] = loss
             for j, measure in enumerate(MEASURES.values()):
                 value = dead.get(measure.name)
                 numbers = estimate(measure, sums) if value is None else (value, math.nan, math.nan)
+                if measure.least and guessing:
+                    numbers = (math.nan,) * 3
                 found[:, i, j, k] = torch.tensor(numbers, dtype=found.dtype)
                 if (
                     variant in ("value", "random_model")
                     and row[3]
                     and measure.least
                     and math.isnan(found[0, i, j, k])
+                    and not guessing
                 ):
                     refused.setdefault((measure.name, variant), []).append(
                         _gap(row[0], measure.name, sums)
@@ -72,7 +82,7 @@ def assemble(
         tokens=table.tokens,
         predictions=int(own["predictions"].sum()),
         texts=int((own["tokens"] > 0).sum()),
-        notes=(*notes, *_notes(table, refused)),
+        notes=(*notes, *_notes(table, refused, guesses)),
         provenance=provenance,
     )  # fmt: skip
 
@@ -112,7 +122,9 @@ def _gap(row: str, metric: str, sums: Sums) -> str:
     return f"{row} ({float(gap):.2g})"
 
 
-def _notes(table: Table, refused: Mapping[tuple[str, str], list[str]]) -> tuple[str, ...]:
+def _notes(
+    table: Table, refused: Mapping[tuple[str, str], list[str]], guesses: Mapping[str, float]
+) -> tuple[str, ...]:
     notes = []
     if table.tokens < 10_000:
         notes.append(
@@ -123,5 +135,11 @@ def _notes(table: Table, refused: Mapping[tuple[str, str], list[str]]) -> tuple[
         notes.append(
             f"{metric}{whose} is not a number where ablation raises the loss by less than {MIN_GAP:g} "
             f"nats: {', '.join(rows)}"
+        )
+    for variant, loss in guesses.items():
+        whose = "the model" if variant == "value" else f"the control {variant!r}"
+        notes.append(
+            f"ce_recovered is not a number in {whose}, whose loss of {loss:.2f} nats is that of a "
+            "uniform guess: there is nothing to recover"
         )
     return tuple(notes)

@@ -23,7 +23,8 @@ ce_original … ce_mean          next-token cross-entropy in nats: of the model,
                                spliced in, with zero and with the mean ȳ' in the place of y
 ce_recovered_zero, _mean       (ce_ablated − ce_spliced) / (ce_ablated − ce_original): 1 nothing is
                                lost, 0 as bad as the ablation ("loss recovered", Cunningham et al.
-                               2023, arXiv:2309.08600, and Bricken et al. 2023)
+                               2023, arXiv:2309.08600, and Bricken et al. 2023); not a number where
+                               the model only guesses (own loss above 0.95 log d_vocab)
 kl                             KL(original ‖ spliced) at a token, in nats
 top1_agreement                 share of tokens at which both have the same top token
 =============================  ==================================================================

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.errors import ResultError
 from interp.results import Provenance, Stored
 
 if TYPE_CHECKING:
@@ -102,8 +103,14 @@ class SparseProbing(Stored):
             for k, probe in enumerate(self.probes)
         ]  # fmt: skip
 
-    def plot(self, *, row: int = 0, title: str | None = None) -> Figure:
-        """Means over tasks of each probe of one dictionary, beside both null controls."""
+    def plot(self, *, row: str | int = 0, title: str | None = None) -> Figure:
+        """Means over tasks of each probe of one dictionary, beside both null controls.
+
+        Raises:
+            ResultError: there is no such dictionary.
+        """
         from interp.evaluation.picture import draw_probing
 
-        return draw_probing(self, row, title)
+        if row not in self.rows and row not in range(len(self.rows)):
+            raise ResultError(f"no dictionary {row!r} in this result, of {', '.join(self.rows)}.")
+        return draw_probing(self, self.rows.index(row) if isinstance(row, str) else row, title)

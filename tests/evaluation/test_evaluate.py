@@ -267,6 +267,11 @@ def test_the_twin_has_nothing_to_recover(found):
         )
         < 0.1
     )
+    for metric in ("ce_recovered_zero", "ce_recovered_mean"):
+        assert math.isnan(found.value(metric, of="random_model"))
+        assert math.isfinite(found.value(metric))
+    (note,) = (n for n in found.notes if "uniform guess" in n)
+    assert note.startswith("ce_recovered is not a number in the control 'random_model'")
 
 
 def test_the_same_seed_gives_the_same_numbers(demo, corpus, partial):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp.errors import PromptError, RunError
+from interp.errors import PromptError, ResultError, RunError
 from interp.evaluation import SparseProbing, evaluate, sparse_probing
 from interp.evaluation.probing import strongest
 from interp.evaluation.probing_tasks import demo_tasks, tasks_of
@@ -113,6 +113,9 @@ def test_an_evaluation_holds_its_probing(demo, corpus, planted, tmp_path):
     alone = SparseProbing.load(found.probing.save(tmp_path / "p.safetensors"))
     assert alone.tasks == ("paris",)
     assert len(alone.plot().axes) == 1
+    assert alone.rows[0] in alone.plot(row=alone.rows[0]).axes[0].get_title()
+    with pytest.raises(ResultError, match=r"no dictionary 1 in this result, of "):
+        alone.plot(row=1)
 
 
 @pytest.mark.bad_input
