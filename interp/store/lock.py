@@ -19,8 +19,11 @@ LOCK = ".writer.lock"
 _PATIENCE = 0.2  # seconds: who asks whether somebody writes holds the lock for a moment
 
 
-def acquire(folder: Path) -> FileLock:
-    """Lock a store, now or not at all.
+def acquire(folder: Path, *, to: str = "harvest") -> FileLock:
+    """Lock a folder, now or not at all.
+
+    Args:
+        to: what the caller will do in it, and another folder would be given for.
 
     Raises:
         StoreError: somebody else has it, in this process or another, or it cannot be locked.
@@ -32,7 +35,7 @@ def acquire(folder: Path) -> FileLock:
         except Timeout as error:
             raise StoreError(
                 f"another process is writing {str(folder)!r} (or this one, elsewhere). Wait until "
-                "it is done, or harvest into another folder."
+                f"it is done, or {to} into another folder."
             ) from error
     return lock
 

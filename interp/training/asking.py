@@ -13,17 +13,7 @@ from interp.training.config import SHARED, TrainConfig
 __all__ = ["configurations", "names_of"]
 
 _LISTS = ("groups", "betas")  # options whose one value is a list
-_IN_NAME = (
-    "site",
-    "kind",
-    "activation",
-    "d_sae",
-    "k",
-    "sparsity",
-    "sparsity_warmup",
-    "null",
-    "groups",
-)
+_IN_NAME = ("site", "kind", "activation", "d_sae", "k", "sparsity", "null")
 
 
 def configurations(
@@ -68,15 +58,26 @@ def names_of(configs: Sequence[TrainConfig]) -> list[str]:
     Raises:
         TrainingError: two are the same.
     """
+    said = [
+        {f.name: _text(getattr(c, f.name)) for f in fields(c) if f.name not in c.defaults}
+        for c in configs
+    ]
     differing = [
         field.name for field in fields(TrainConfig)
-        if field.name not in _IN_NAME and len({str(getattr(c, field.name)) for c in configs}) > 1
+        if field.name not in _IN_NAME and len({one.get(field.name) for one in said}) > 1
     ]  # fmt: skip
-    names = ["-".join([c.name, *(f"{n}{getattr(c, n)}" for n in differing)]) for c in configs]
+    names = [
+        "-".join([c.name, *(f"{n}{one[n]}" for n in differing if n in one)])
+        for c, one in zip(configs, said, strict=True)
+    ]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise TrainingError(f"the same dictionary is asked for twice: {twice}.")
     return names
+
+
+def _text(value: Any) -> str:
+    return "_".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _combinations(options: Mapping[str, Any]) -> list[dict[str, Any]]:

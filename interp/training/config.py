@@ -22,8 +22,12 @@ ACTIVATIONS = ("relu", "gated", "jumprelu", "topk", "batchtopk", "matryoshka")
 _PICKING = ("topk", "batchtopk", "matryoshka")
 #: Options that dictionaries trained in one pass have in common.
 SHARED = ("batch", "tokens", "seed", "log_every")
-#: Default sparsity coefficients, for losses in normalised units.
-_SPARSITY = {"relu": 1.0, "gated": 1.0, "jumprelu": 0.3}
+#: Default sparsity coefficients, for squared errors in normalised units; gated has two of those.
+_SPARSITY = {"relu": 1.0, "gated": 2.0, "jumprelu": 0.3}
+#: Options whose defaults follow from others.
+_DERIVED = (
+    "k", "sparsity", "sparsity_warmup", "groups", "auxk", "lr_warmup", "dead_after",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class TrainConfig:
         activation: ``relu`` (with L1), ``gated``, ``jumprelu`` (with L0), ``topk``, ``batchtopk`` or
             ``matryoshka``.
         k: active features per token, for the last three.
-        sparsity: coefficient of the penalty, for the first three; None takes a default.
+        sparsity: coefficient of the penalty, for the first three; None takes a default (with
+            ``loss="mse"``).
         sparsity_warmup: steps over which the coefficient rises from 0; None: a twentieth of all.
         groups: how many of the features each nested loss of a matryoshka dictionary has, growing to
             ``d_sae``; None: a sixteenth, an eighth, a quarter, a half, all.
@@ -57,17 +62,18 @@ class TrainConfig:
         init: what ``b_dec`` starts at: ``"geometric_median"``, ``"mean"`` or ``"zero"`` of what is
             written.
         normalise: scale what is read and written to unit variance (folded into the weights at the end).
-        auxk: coefficient of the loss that revives dead features (Gao et al. 2024, A.2); 0: none.
+        auxk: coefficient of the loss that revives dead features (Gao et al. 2024, A.2), where the main
+            loss is 1 for the mean; 0: none.
         auxk_k: how many dead features it uses for each token; None: half of what is read is wide.
         dead_after: a feature is dead when it has not been active for so many tokens; None: a tenth of
             all tokens, at most ten million.
         resample_every: steps after which dead features are drawn anew (Bricken et al. 2023); None: never.
         firing_decay: of the moving average of firing frequencies, for each step.
-        threshold_decay: of the moving average of batchtopk's threshold.
+        threshold_decay: of the moving average of batchtopk's threshold, for each step.
         kernel: ``"sparse"`` touches active features only; ``"dense"`` is the reference by autograd;
             ``"auto"`` takes the first where there is one.
         screen: let bfloat16 propose the features of each token, and decide in float32 (sparse kernel).
-        null: ``"permuted"`` trains against targets of other tokens: what such a dictionary reaches is
+        null: ``"permuted"`` trains a transcoder against targets of other tokens: what it reaches is
             chance.
         seed: of the weights' start, the order of the rows, and all else that is random.
         log_every: steps between lines of the log.
@@ -101,7 +107,7 @@ class TrainConfig:
     dead_after: int | None = None
     resample_every: int | None = None
     firing_decay: float = 0.99
-    threshold_decay: float = 0.99
+    threshold_decay: float = 0.95
     kernel: Literal["auto", "sparse", "dense"] = "auto"
     screen: bool = False
     null: Literal["permuted"] | None = None
@@ -168,7 +174,16 @@ class TrainConfig:
         return cls(**given)
 
     def with_options(self, **options: Any) -> TrainConfig:
-        return replace(self, **options)
+        """With some options changed; defaults that follow from those follow them."""
+        return replace(self, **{**dict.fromkeys(self.defaults), **options})
+
+    @property
+    def defaults(self) -> list[str]:
+        """The options that have the value which follows from the others."""
+        names = [n for n in _DERIVED if n != "sparsity" or self.loss == "mse"]
+        unsaid: dict[str, Any] = dict.fromkeys(names)
+        plain = replace(self, **unsaid)
+        return [n for n in names if getattr(self, n) == getattr(plain, n)]
 
     # -- checks ------------------------------------------------------------------------
 
@@ -186,6 +201,16 @@ class TrainConfig:
                 raise TrainingError(
                     f"{name}={value!r}; expected one of {', '.join(map(str, known))}."
                 )
+        for name in ("unit_decoder", "normalise", "screen"):
+            if not isinstance(getattr(self, name), bool):
+                raise TrainingError(f"{name}={getattr(self, name)!r}; expected True or False.")
+        if not isinstance(self.site, str):
+            raise TrainingError(f"site={self.site!r}; expected a name, such as 'L2.mlp'.")
+        if self.null and self.kind == "sae":
+            raise TrainingError(
+                "null='permuted' would do nothing for an SAE, which reconstructs what it reads; compare "
+                "it with one of model.random_twin() instead."
+            )
         if self.kernel == "sparse" and not self.picks:
             raise TrainingError(
                 f"kernel='sparse' with activation={self.activation!r}: it is for "
@@ -204,7 +229,7 @@ class TrainConfig:
             raise TrainingError(f"{name}={value!r}; expected a whole number from 1 up.")
         for name in ("sparsity_warmup", "lr_warmup", "seed"):
             value = getattr(self, name)
-            if value is not None and not (_is_whole(value) and value >= 0):
+            if value is not None and not (_is_whole(value) and 0 <= value < 2**63):
                 raise TrainingError(f"{name}={value!r}; expected a whole number from 0 up.")
         for name, low, high in (
             ("lr", 0.0, 1.0), ("lr_decay", 0.0, 1.0), ("firing_decay", 0.0, 1.0), ("auxk", 0.0, 1e6),
@@ -216,17 +241,20 @@ class TrainConfig:
                 raise TrainingError(
                     f"{name}={value!r}; expected a number from {low:g} to {high:g}."
                 )
-        if not (len(self.betas) == 2 and all(_is_number(b) and 0 <= b < 1 for b in self.betas)):
+        betas = self.betas if isinstance(self.betas, tuple | list) else ()
+        if not (len(betas) == 2 and all(_is_number(b) and 0 <= b < 1 for b in betas)):
             raise TrainingError(f"betas={self.betas!r}; expected two numbers from 0 to below 1.")
         if self.steps < 1:
             raise TrainingError(
                 f"{self.tokens} tokens make no batch of {self.batch}: give more tokens, or a smaller batch."
             )
+        if self.null and self.batch < 2:
+            raise TrainingError("null='permuted' with batch=1 has no other token: give more rows.")
 
     def _settle(self) -> None:
         """Defaults that depend on other values; options that nothing would read."""
         if self.picks:
-            self._set("k", min(32, self.d_sae) if self.k is None else self.k)
+            self._default("k", min(32, self.d_sae))
             self._refuse(
                 "sparsity", "sparsity_warmup", why=f"{self.activation} has no penalty: say k="
             )
@@ -234,25 +262,26 @@ class TrainConfig:
                 raise TrainingError(f"k={self.k} of d_sae={self.d_sae} features; expected fewer.")
         else:
             self._refuse("k", why=f"{self.activation} is made sparse by a penalty: say sparsity=")
-            default = _SPARSITY[self.activation]
-            self._set("sparsity", default if self.sparsity is None else self.sparsity)
-            if self.sparsity_warmup is None:
-                self._set("sparsity_warmup", self.steps // 20)
+            if self.sparsity is None and self.loss != "mse":
+                raise TrainingError(
+                    f"loss={self.loss!r} with {self.activation} has no default penalty, as its size "
+                    "depends on the width: say sparsity= (about 1 / width^1.5)."
+                )
+            self._default("sparsity", _SPARSITY[self.activation])
+            self._default("sparsity_warmup", self.steps // 20)
         if self.activation == "matryoshka":
             self._set("groups", self._groups())
         else:
             self._refuse("groups", why="nested losses are for activation='matryoshka'")
-        if self.auxk is None:
-            self._set("auxk", 1 / 32 if self.picks else 0.0)
-        if self.lr_warmup is None:
-            self._set("lr_warmup", min(1000, self.steps // 20))
-        if self.dead_after is None:
-            self._set("dead_after", min(10_000_000, max(self.batch, self.tokens // 10)))
+        self._default("auxk", 1 / 32 if self.picks else 0.0)
+        self._default("lr_warmup", min(1000, self.steps // 20))
+        self._default("dead_after", min(10_000_000, max(self.batch, self.tokens // 10)))
+        self._set("betas", tuple(self.betas))
 
     def _groups(self) -> tuple[int, ...]:
         if self.groups is None:
             return tuple(sorted({max(1, self.d_sae // n) for n in (16, 8, 4, 2, 1)}))
-        given = tuple(self.groups)
+        given = tuple(self.groups) if isinstance(self.groups, tuple | list) else ()
         rising = all(a < b for a, b in pairwise(given))
         if not (given and all(map(_is_whole, given)) and rising and given[-1] == self.d_sae
                 and given[0] >= 1):  # fmt: skip
@@ -265,6 +294,10 @@ class TrainConfig:
         for name in names:
             if getattr(self, name) is not None:
                 raise TrainingError(f"{name}={getattr(self, name)!r} would do nothing: {why}.")
+
+    def _default(self, name: str, value: Any) -> None:
+        if getattr(self, name) is None:
+            self._set(name, value)
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

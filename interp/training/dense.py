@@ -67,7 +67,7 @@ def _rows(
             terms[name] = term / moment.rows
         error = errors[-1].detach()
         if dead is not None:
-            terms["auxk"] = dense_auxiliary(objective.config, parts, pres, error, dead, moment)
+            terms["auxk"] = dense_auxiliary(objective.config, parts, pres, y, error, dead, moment)
         torch.stack(list(terms.values())).sum().backward()
     picked = Picked(
         [(act > 0).sum(0) for act in acts],

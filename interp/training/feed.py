@@ -10,6 +10,7 @@ from torch import Tensor
 
 from interp.errors import TrainingError
 from interp.harvesting.stream import ActivationStream
+from interp.store.asking import kind_and_place
 from interp.store.rows import Rows
 from interp.store.store import ActivationStore
 from interp.training.parallel import Together
@@ -37,7 +38,8 @@ class Feed:
         rank, world = together.part
         if batch % world:
             raise TrainingError(f"batches of {batch} rows on {world} processes: give a multiple.")
-        self._device, self._share = torch.device(device), slice(0, None)
+        self._device = kind_and_place(None, device)[1]
+        self._share = slice(0, None)
         if isinstance(source, ActivationStore):
             self._batches: Any = source.batches(
                 batch, seed=seed, epochs=None, sites=list(sites), dtype=torch.float32, device=device,

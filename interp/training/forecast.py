@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from interp.dictionaries.kernels.chunks import chunk_rows
 from interp.errors import BudgetError
 from interp.runs.memory import as_text, available
 from interp.training.trainee import Trainee
@@ -45,11 +46,19 @@ def forecast(trainees: Sequence[Trainee], *, steps: int, rows: int, reading: flo
 
 
 def _work(trainee: Trainee, rows: int) -> int:
+    """Bytes of a step beside the weights, if every feature is dead (which AuxK would encode by)."""
     config, spec = trainee.config, trainee.dictionary.spec
+    parts = len(spec.reads)
     if config.sparse:
-        return rows * (3 * spec.d_out * len(spec.writes) + spec.d_in + 40 * (config.k or 0)) * 4
-    at_once = rows if config.picks else min(rows, max(1, (1 << 22) // spec.d_sae))
-    return 6 * 4 * at_once * spec.d_sae * len(spec.reads)
+        enc = trainee.dictionary.parts[0].enc
+        chunk = chunk_rows(enc.new_empty(rows, 0), enc, None) * spec.d_sae
+        prefixes = len(config.groups or (0,))
+        outputs = (2 * prefixes + 3) * spec.d_out * parts
+        each_row = outputs + 2 * spec.d_in * parts + 40 * (config.k or 0) * parts
+        return 4 * (rows * each_row + (6 if config.auxk else 1) * chunk)
+    whole = config.picks or config.auxk
+    at_once = rows if whole else min(rows, max(1, (1 << 22) // spec.d_sae))
+    return (8 if config.picks else 12) * 4 * at_once * spec.d_sae * parts
 
 
 @torch.no_grad()

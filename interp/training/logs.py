@@ -174,6 +174,7 @@ def _resumed(path: Path, after: int | None) -> list[tuple[int, dict[str, dict[st
     """Cut a log to the steps up to ``after``; what is left of it."""
     if after is None:
         if path.exists():
+            read_log(path)  # a file that is no log is not this run's to replace
             write_new(path, [])
         return []
     if not path.exists():

@@ -45,6 +45,10 @@ class Together:
             for tensor in tensors:
                 torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MIN)
 
+    def any(self, here: bool) -> bool:
+        """Whether it is so on any rank."""
+        return any(self.ranks.gather(int(here)))
+
     def rows(self, x: Float[Tensor, "row *rest"]) -> Float[Tensor, "rows *rest"]:
         """The rows of all ranks, in their order, on each of them."""
         if self.alone:

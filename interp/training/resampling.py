@@ -3,7 +3,9 @@
 A dead feature gets the direction of a token that is badly reconstructed, drawn with probability in
 proportion to its squared loss: to read, the token's input at a fifth of the living features' average
 norm; to write, what is missing from its reconstruction. Its moments in Adam start from nothing. Where
-features are picked by rank one at a fifth would never be picked: there it gets the whole norm.
+features are picked by rank one at a fifth would never be picked: there it gets the whole norm. A
+threshold becomes the living features' average, shrunk as the norm is, and a gate starts anew: what
+kept the feature silent would do so again.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.dictionaries.activations import JumpReLU
 from interp.dictionaries.dictionary import Dictionary
 
 __all__ = ["resample"]
@@ -44,12 +47,16 @@ def resample(
         again = len(index) > int((loss > 0).sum())  # else no two features are born equal
         drawn = torch.multinomial(loss.square(), len(index), again, generator=generator)
         drawn = drawn.to(x.device)
-        own = dictionary.centred(x)[drawn]
+        token = dictionary.centred(x)[drawn]
         missing = error[drawn][:, error.shape[1] - part.dec.shape[1] :]
         awake = part.enc[~asleep].norm(dim=-1)
         norm = awake.mean() if len(awake) else part.enc.new_ones(())
-        part.enc[index] = own / own.norm(dim=-1, keepdim=True).clamp(min=1e-12) * norm * share
+        part.enc[index] = token / token.norm(dim=-1, keepdim=True).clamp(min=1e-12) * norm * share
         part.dec[index] = missing / missing.norm(dim=-1, keepdim=True).clamp(min=1e-12)
         part.b_enc[index] = 0
-        changed += [(part.enc, index), (part.dec, index), (part.b_enc, index)]
+        own = list(part.activation.parameters())
+        for parameter in own:
+            jump = isinstance(part.activation, JumpReLU) and bool(len(awake))
+            parameter[index] = parameter[~asleep].mean() * share if jump else 0.0
+        changed += [(one, index) for one in (part.enc, part.dec, part.b_enc, *own)]
     return changed

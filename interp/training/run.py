@@ -58,11 +58,11 @@ class Loop:
 
     def run(self, *, show: bool | None) -> None:
         """Train to the end; Ctrl-C finishes the step in hand, saves, and is raised then."""
-        steps, world = self.config.steps, self.together.ranks.world
-        bar = Bar(total=steps, what="train", show=show if self.together.ranks.lead else False)
+        steps, together = self.config.steps, self.together
+        bar = Bar(total=steps, what="train", show=show if together.ranks.lead else False)
         start, before = time.perf_counter(), self.seconds
         last = (start, self.done)
-        with _interrupts() as interrupted, bar:
+        with _interrupts(once=together.alone) as interrupted, bar:
             bar.advance(self.done)
             while self.done < steps:
                 measure = self.done % self.config.log_every == 0 or self.done == steps - 1
@@ -76,7 +76,7 @@ class Loop:
                     last = (now, self.done)
                     self._tell(measured, speed)
                 bar.advance(1, what=_told(measured, speed) if measure else None)
-                stop = bool(interrupted) and world == 1
+                stop = together.any(bool(interrupted))
                 if (
                     self.done == steps
                     or stop
@@ -84,7 +84,9 @@ class Loop:
                 ):
                     self._save()
                 if stop and self.done < steps:
-                    announce(self._stopped())
+                    if together.ranks.lead:
+                        announce(self._stopped())
+                    together.ranks.together()  # who ends early would have torchrun end the others
                     raise KeyboardInterrupt
 
     def _tell(self, measured: Mapping[str, Mapping[str, float]], speed: float) -> None:
@@ -128,15 +130,20 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Ctrl-C is noted, so that no step is left half done; a second one is raised at once."""
+def _interrupts(*, once: bool) -> Iterator[list[int]]:
+    """Ctrl-C is noted, so that no step is left half done; a second one is raised at once.
+
+    Args:
+        once: whether one Ctrl-C is one signal. Under torchrun each rank gets it from the terminal and
+            from torchrun, which kills those that have not ended after half a minute.
+    """
     seen: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield seen  # only the main thread is told of signals
         return
 
     def note(number: int, frame: Any) -> None:
-        if seen:
+        if seen and once:
             raise KeyboardInterrupt
         seen.append(number)
 

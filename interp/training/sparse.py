@@ -49,7 +49,7 @@ def sparse_step(
     towards = _from_behind([slope * e for e in errors])
     _backward(dictionary, groups, xs, centred, towards)
     if dead is not None:
-        terms["auxk"] = sparse_auxiliary(objective.config, dictionary, xs, error, dead, moment)
+        terms["auxk"] = sparse_auxiliary(objective.config, dictionary, xs, y, error, dead, moment)
     return Outcome(terms, error.square().sum(), error, _picked(codes))
 
 

@@ -7,6 +7,7 @@ depends on is in :meth:`Trainee.state`, so that a restored trainee goes on to th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,7 @@ from interp.dictionaries.activations import BatchTopK
 from interp.dictionaries.dictionary import Dictionary
 from interp.dictionaries.folding import fold_scales
 from interp.dictionaries.spec import DictionarySpec
+from interp.errors import TrainingError
 from interp.harvesting.ranks import Ranks
 from interp.store.rows import Rows
 from interp.training.config import TrainConfig
@@ -67,7 +69,7 @@ class Trainee:
         self.scales = Scales.of(reads, writes, shift=shift, scale=config.normalise)
         self.dictionary = Dictionary(spec).to(reads[0])
         xs = [self.scales.read(i, x) for i, x in enumerate(reads)]
-        ys = [self.scales.written(i, y) for i, y in enumerate(writes)]
+        ys = [self._target(self.scales.written(i, y)) for i, y in enumerate(writes)]
         initialise(self.dictionary, config, xs, ys, self.generator)
         few = [x[:_FEW] for x in xs], torch.cat(ys, -1)[:_FEW]
         alone = Moment(len(few[1]), 0.0, Together(Ranks()))  # every rank has the same rows
@@ -90,14 +92,18 @@ class Trainee:
     # -- a step ------------------------------------------------------------------------
 
     def step(self, rows: Rows, *, measure: bool = False) -> dict[str, float]:
-        """Train on a batch; what was measured, if asked for."""
+        """Train on a batch; what was measured, if asked for.
+
+        Raises:
+            TrainingError: the gradient is not finite; the weights are as they were.
+        """
         xs, y = self.taken(rows)
         at, config = self.seen, self.config
         moment = Moment(len(y) * self.together.ranks.world, coefficient(config, at), self.together)
         outcome = self.gradients(xs, y, moment)
         if not self.together.alone:
             self.together.add(*(p.grad for p in self.parameters.values() if p.grad is not None))
-        norm = self._update(rate(config, at))
+        norm = self._update(rate(config, at), xs, y)
         picked = outcome.picked
         self.together.add(*picked.counts)
         self.together.least(*picked.least)
@@ -127,15 +133,27 @@ class Trainee:
             return xs, xs[0]
         ys = [scales.written(i, _flat(rows[site])) for i, site in enumerate(spec.writes)]
         y = ys[0] if len(ys) == 1 else torch.cat(ys, -1)
-        return xs, y.roll(1, 0) if self.config.null == "permuted" else y
+        return xs, self._target(y)
+
+    def _target(self, y: Float[Tensor, "row width"]) -> Float[Tensor, "row width"]:
+        """What is to be written: of other tokens, for the null control."""
+        return y.roll(1, 0) if self.config.null == "permuted" else y
 
     @torch.no_grad()
-    def _update(self, lr: float) -> Tensor:
+    def _update(self, lr: float, xs: Sequence[Tensor], y: Tensor) -> Tensor:
         if self.config.unit_decoder:
             for part in self.dictionary.parts:
                 assert part.dec.grad is not None
                 project_out(part.dec.grad, part.dec)
         norm = self.adam.clip(self.config.clip)
+        if not bool(norm.isfinite()):
+            finite = all(bool(t.isfinite().all()) for t in (*xs, y))
+            raise TrainingError(
+                f"{self.name}: at step {self.seen + 1} of {self.config.steps} the gradient is not finite. "
+                + ("Training has diverged: give a lower lr, or a smaller clip." if finite else
+                   "The activations of this batch are not: the model or the store holds NaN or infinities.")
+                + " Checkpoints of earlier steps are kept."
+            )  # fmt: skip
         self.adam.step(lr)
         if self.config.unit_decoder:
             for part in self.dictionary.parts:
@@ -167,11 +185,12 @@ class Trainee:
         variance = (y - total / moment.rows).square().sum()
         self.together.add(variance)
         *values, squared = terms.tolist()
+        spread = float(variance)
         spec = self.dictionary.spec
         out = {
             "loss": sum(values),
             **dict(zip(outcome.terms, values, strict=True)),
-            "fvu": squared / float(variance),
+            "fvu": squared / spread if spread else math.nan,
             "l0": float(torch.stack(outcome.picked.counts).sum()) / moment.rows / len(spec.reads),
             "dead": float(self.asleep.float().mean()),
             "grad_norm": float(norm),

@@ -9,21 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from interp.dictionaries.dictionary import Dictionary
-from interp.errors import TrainingError
+from interp.errors import StoreError, TrainingError
 from interp.harvesting.ranks import Ranks
 from interp.harvesting.stream import ActivationStream, stream
 from interp.models.model import Model
 from interp.progress import announce
 from interp.results import Provenance, versions
+from interp.store.files import make_folder
+from interp.store.lock import acquire, release
 from interp.store.store import ActivationStore
 from interp.training.asking import configurations, names_of
 from interp.training.checkpoints import Checkpoints, Policy
 from interp.training.config import TrainConfig
+from interp.training.disk import telling
 from interp.training.feed import Feed
 from interp.training.forecast import forecast
-from interp.training.logs import RunLog
+from interp.training.logs import LOG, RunLog
 from interp.training.parallel import Together
 from interp.training.places import asked_of, specified
 from interp.training.reading import how_read
@@ -33,8 +37,8 @@ from interp.training.trainee import Trainee
 
 __all__ = ["train"]
 
-#: Rows from which scales and starting points are taken.
-_SAMPLE = 32768
+#: Rows, and batches, from which scales and starting points are taken at most.
+_SAMPLE, _BATCHES = 32768, 512
 
 
 def train(
@@ -90,7 +94,8 @@ def train(
         The dictionary, in the model's own units, with its ``training_record``; of several, a dict by name.
 
     Raises:
-        TrainingError: options that do not fit; a folder of another run; a damaged checkpoint, by name.
+        TrainingError: options that do not fit; a folder of another run, or in which one is under way; a
+            damaged checkpoint, by name; a gradient that is not finite.
         SiteError, CorpusError, StoreError: the data cannot be had.
         BudgetError: it does not fit in memory.
     """
@@ -106,12 +111,12 @@ def train(
     where = device or (data.model.device if isinstance(data, ActivationStream) else "cpu")
     folder = None if out is None else Path(out)
     checkpoints = _checkpoints(folder, checkpoint_every, keep, milestones, configs, names, told)
-    newest = None if checkpoints is None else checkpoints.newest()
-    if newest is not None and not resume:
-        raise TrainingError(
-            f"{str(folder)!r} holds a run already, and resume=False: choose another."
-        )
     with ExitStack() as stack:
+        if folder is not None and together.ranks.lead:
+            stack.callback(release, _locked(folder))
+        newest = None if checkpoints is None else checkpoints.newest()
+        if folder is not None:
+            _check_room(folder, names, resume=resume, begun=newest is not None)
         feed = Feed(
             data,
             sites,
@@ -122,12 +127,14 @@ def train(
         )
         stack.callback(feed.close)
         start, filled = time.perf_counter(), getattr(data, "buffer", 0)
-        sample = feed.sample(max(1, _SAMPLE // configs[0].batch))
+        rows = min(_SAMPLE, _rows(data)) // configs[0].batch
+        sample = feed.sample(max(1, min(rows, _BATCHES)))
         reading = (time.perf_counter() - start) / (len(sample) + filled / configs[0].batch)
         trainees = [
             Trainee(name, one, spec, sample, together)
             for name, one, spec in zip(names, configs, specs, strict=True)
         ]
+        del sample
         log = RunLog(
             folder if together.ranks.lead else None,
             tensorboard=_wants_tensorboard(tensorboard, folder) and together.ranks.lead,
@@ -147,10 +154,10 @@ def train(
             announce(f"train {', '.join(names)} on {_described(data)}{on}: {cost}")
         loop.run(show=progress)
         made = {t.name: _finished(t, loop, told, data) for t in trainees}
-    if folder is not None and together.ranks.lead:
-        for name, dictionary in made.items():
-            dictionary.save(folder / name, overwrite=True)
-            dictionary.training_record.save(folder / name / "record.safetensors")
+        if folder is not None and together.ranks.lead:
+            for name, dictionary in made.items():
+                dictionary.save(folder / name, overwrite=True)
+                dictionary.training_record.save(folder / name / "record.safetensors")
     together.ranks.together()
     return next(iter(made.values())) if len(made) == 1 else made
 
@@ -201,7 +208,37 @@ def _checkpoints(
     if folder is None:
         return None
     asked = {name: one.to_json() for name, one in zip(names, configs, strict=True)}
+    for one in asked.values():
+        del one["log_every"]  # changes nothing of what is trained
     return Checkpoints(folder / "checkpoints", policy, {"dictionaries": asked, **told})
+
+
+def _locked(folder: Path) -> FileLock:
+    """The run's folder, for this process alone."""
+    with telling(folder):
+        make_folder(folder)
+    try:
+        return acquire(folder, to="train")
+    except StoreError as error:
+        raise TrainingError(str(error)) from error
+
+
+def _check_room(folder: Path, names: Sequence[str], *, resume: bool, begun: bool) -> None:
+    """That nothing finished is overwritten by a run that starts anew."""
+    if not resume and (begun or (folder / LOG).exists()):
+        raise TrainingError(
+            f"{str(folder)!r} holds a run already, and resume=False: choose another."
+        )
+    for name in names:
+        if not begun and (folder / name).exists():
+            raise TrainingError(
+                f"{str(folder / name)!r} is there, and no checkpoint to go on from: choose another "
+                "folder, or remove it to train it anew."
+            )
+
+
+def _rows(data: ActivationStore | ActivationStream) -> int:
+    return len(data) if isinstance(data, ActivationStore) else _SAMPLE
 
 
 def _wants_tensorboard(asked: bool | None, folder: Path | None) -> bool:

@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 
 import interp
+import interp.dictionaries.formats.save
+import interp.training.verb  # before any fork, so that no child imports
 from interp.training.trainee import Trainee
 from tests.store.killing import in_child, watch
 
@@ -50,6 +52,7 @@ def training(
 
 def main() -> None:
     torch.set_num_threads(1)
+    interp.training.verb._SAMPLE = 2048
     store, top, out = interp.ActivationStore.open(sys.argv[1]), Path(sys.argv[2]), []
     for i, chain in enumerate(json.load(sys.stdin)):
         folder, log = top / f"run{i}", top / f"log{i}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,7 +75,7 @@ class Planted:
         tensors["L1.mlp_out"] = tensors["L1.mlp_out"] + acts[0] @ across
         if self.shuffled:
             tensors = {
-                name: torch.stack([c[torch.randperm(size, generator=draw)] for c in x.T], -1)
+                name: x.gather(0, torch.rand(x.shape, generator=draw).argsort(0))
                 for name, x in tensors.items()
             }
         blank = torch.zeros(size, dtype=torch.long)
@@ -100,8 +101,9 @@ class Planted:
         return (true @ learned.T).max(-1).values
 
 
-def trained(data: Planted, **options: object) -> Trainee:
+def trained(data: Planted, batches: Sequence[Rows] | None = None, **options: object) -> Trainee:
+    """Trained to its end, on these batches or on fresh ones."""
     trainee = data.trainee(**options)
     for step in range(trainee.config.steps):
-        trainee.step(data.rows(trainee.config.batch, step))
+        trainee.step(data.rows(trainee.config.batch, step) if batches is None else batches[step])
     return trainee

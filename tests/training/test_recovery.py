@@ -13,33 +13,41 @@ ACTIVATIONS = {
     "batchtopk": {"k": 4},
     "matryoshka": {"k": 4},
     "relu": {"sparsity": 1.0},
-    "gated": {"sparsity": 1.0},
+    "gated": {"sparsity": 2.0},
     "jumprelu": {"sparsity": 1.0},
 }
-FEATURES, WIDTH = 64, 48
+FEATURES, WIDTH, BATCH, STEPS = 48, 40, 256, 300
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """Data for SAEs and transcoders, and data of which a linear path says nothing; a run's batches."""
+    both = [Planted.of(FEATURES, WIDTH, signed=signed) for signed in (False, True)]
+    return [(data, [data.rows(BATCH, step) for step in range(STEPS)]) for data in both]
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_and_activation_finds_planted_features(kind, activation):
-    skip = kind == "skip_transcoder"  # whose linear path would say all that is linear
-    data = Planted.of(FEATURES, WIDTH, signed=skip)
-    d_sae, options = (192 if skip else 96), dict(ACTIVATIONS[activation])
+def test_every_kind_and_activation_finds_planted_features(planted, kind, activation):
+    skip = kind == "skip_transcoder"
+    data, batches = planted[skip]
+    d_sae, options = (144 if skip else 72), dict(ACTIVATIONS[activation])
     if activation == "matryoshka":
         options["groups"] = (d_sae // 2, d_sae)
     trainee = trained(
-        data, kind=kind, activation=activation, d_sae=d_sae, tokens=512 * 400, lr=5e-3, **options
-    )
+        data, batches, kind=kind, activation=activation, d_sae=d_sae, batch=BATCH,
+        tokens=BATCH * STEPS, lr=8e-3, **options,
+    )  # fmt: skip
     cosine = data.found(trainee)
     assert cosine.mean() > 0.9
     assert (cosine > 0.9).float().mean() > 0.8
 
 
 def test_topk_finds_features_in_superposition_and_none_where_there_are_none():
-    options = {"d_sae": 384, "k": 5, "tokens": 512 * 600, "lr": 4e-3}
-    data = Planted.of(256, 128, 5.0)
+    options = {"d_sae": 240, "k": 4, "batch": 256, "tokens": 256 * 400, "lr": 8e-3}
+    data = Planted.of(160, 80)
     cosine = data.found(trained(data, **options))
     assert cosine.mean() >= 0.95
     assert (cosine > 0.9).float().mean() >= 0.95
-    control = Planted.of(256, 128, 5.0, shuffled=True)
+    control = Planted.of(160, 80, shuffled=True)
     assert control.found(trained(control, **options)).mean() < 0.5

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from interp.dictionaries.dictionary import Dictionary
 from interp.training.objectives.objective import Moment, Objective
+from interp.training.weighting import row_weights
 from interp.training.writing import written
 
 __all__ = ["GatedObjective"]
@@ -37,5 +38,5 @@ class GatedObjective(Objective):
         by_gate = written(gates, decoders, dictionary.b_dec.detach())
         return {
             "sparsity": moment.coefficient * l1,
-            "by_gate": (by_gate - y).square().sum(),
+            "by_gate": (row_weights(self.config, y) * (by_gate - y).square().sum(-1)).sum(),
         }
