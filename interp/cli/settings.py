@@ -77,9 +77,10 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """A value as TOML reads it; what is no TOML is text."""
-    if text in ("null", "None"):
-        return None
+    """A value as TOML reads it, or as Python says it; what is neither is text."""
+    said = {"null": None, "none": None, "true": True, "false": False}
+    if text.lower() in said:
+        return said[text.lower()]
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -38,6 +38,10 @@ def differences(there: Any, here: Any, name: str = "") -> list[str]:
                 for line in differences(there.get(key), here.get(key), f"{name}.{key}".lstrip("."))]  # fmt: skip
     if plain(there) == plain(here):
         return []
+    if isinstance(there, dict) and here is None:
+        return [f"{name}: only there"]
+    if isinstance(here, dict) and there is None:
+        return [f"{name}: only here"]
     return [f"{name}: {_short(there)} there, {_short(here)} here"]
 
 

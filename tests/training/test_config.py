@@ -127,6 +127,8 @@ def test_options_come_from_flags_then_set_then_the_file(tmp_path):
         assert found == {
             "site": "L0.mlp", "k": 16, "batch": 128, "auxk": 0.5, "init": "mean", "kind": "sae"
         }  # fmt: skip
+    said = settled(None, {}, ["unit_decoder=False", "clip=none", "betas=[0.9, 0.99]"], kind="sae")
+    assert said == {"unit_decoder": False, "clip": None, "betas": [0.9, 0.99], "kind": "sae"}
     with pytest.raises(TrainingError, match="expected name=value"):
         settled(None, {}, ["batch"], kind="sae")
     toml.write_text('kind = "transcoder"')

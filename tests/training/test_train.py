@@ -59,7 +59,7 @@ def test_the_same_call_opens_a_finished_run_and_another_is_refused(run, store):
     again = interp.train(store, out=out, checkpoint_every=10, **SMALL)
     assert again.hash == made.hash
     assert (out / "log.jsonl").read_text() == before
-    with pytest.raises(TrainingError, match="k"):
+    with pytest.raises(TrainingError, match="-k6: only there; .*-k7: only here"):
         interp.train(store, out=out, **{**SMALL, "k": 7})
     with pytest.raises(TrainingError, match="resume=False"):
         interp.train(store, out=out, resume=False, **SMALL)
