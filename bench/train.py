@@ -200,7 +200,7 @@ def main() -> None:
     machine |= {name: version(name) for name in ("sae-lens", "dictionary-learning", "eai-sparsify")}
     rows = []
     for which, size in enumerate(sizes):
-        took = stepping(size, device, 2 if given.quick else 7)
+        took = stepping(size, device, 2 if given.quick else 5)
         rows += compared(size, which, took)
         console.print(*rows[-len(took) :], sep="\n")
     steps = table(["size", "side", "median ms", "× ours", "target"], rows, left=2)
