@@ -85,7 +85,9 @@ def compared(size: Size, which: int, took: dict[str, list[float]]) -> list[list[
         if name == "floor":
             against = [o / t for t, o in zip(times, took["ours"], strict=True)]
             good = statistics.median(against) <= FLOORS[which]
-            verdicts.append(f"ours / floor {spread(against)} ≤ {FLOORS[which]} {'✓' if good else '✗'}")
+            verdicts.append(
+                f"ours / floor {spread(against)} ≤ {FLOORS[which]} {'✓' if good else '✗'}"
+            )
         out.append([
             str(size), name, f"{statistics.median(times) * 1e3:.1f}", spread(ratios), "; ".join(verdicts)
         ])  # fmt: skip
@@ -187,8 +189,12 @@ def reached(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer turns, the small size, one seed")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer turns, the small size, one seed"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--update-readme", action="store_true")

@@ -17,7 +17,9 @@ def made(demo):
 
 
 def test_layer_0_is_replaced_by_few_features(demo, made):
-    found = interp.evaluate(made["L0.mlp-transcoder-batchtopk-1024-k16"], demo, "demo", tokens=8000, seed=1)
+    found = interp.evaluate(
+        made["L0.mlp-transcoder-batchtopk-1024-k16"], demo, "demo", tokens=8000, seed=1
+    )
     assert found.value("fvu") < 0.1
     assert found.value("l0") < 20
     assert found.value("ce_recovered_mean") > 0.9
