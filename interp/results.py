@@ -147,7 +147,10 @@ def _replace(path: str | Path, write: Callable[[Path], Any]) -> Path:
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(mode)  # safetensors would leave it to its owner alone
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         raise ResultError(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from interp.errors import DictionaryError, nearest
-from interp.sites import Site
+from interp.sites import POINTS, Site
 
 __all__ = ["ACTIVATIONS", "KINDS", "DictionarySpec", "Kind"]
 
@@ -118,6 +118,19 @@ class DictionarySpec:
                 "are undone on the output, which is another site. Fold them into the weights."
             )
 
+    def check_order(self) -> None:
+        """What is written comes after what it is computed from.
+
+        Raises:
+            DictionaryError: a run computes what is written before what is read.
+        """
+        for number, write in enumerate(self.writes):
+            read = max(self.reads[: number + 1], key=_place)
+            if _place(read) > _place(write):
+                raise DictionaryError(
+                    f"this {self.kind} reads {read!r} and writes {write!r}, which a run computes earlier."
+                )
+
     @property
     def crossing(self) -> bool:
         """Whether features write to several layers."""
@@ -155,3 +168,10 @@ def _features(read: Site, write: Site) -> Site:
     if read != write and write.point == "mlp_out":
         return replace(write, point="mlp")
     return replace(read, point=f"{read.point}.features")
+
+
+def _place(name: str) -> tuple[int, int]:
+    """When a run comes by."""
+    site = Site.parse(name)
+    layer = 0 if site.layer is None else int(site.layer.text)
+    return layer, list(POINTS).index(site.point)

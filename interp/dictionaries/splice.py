@@ -27,7 +27,6 @@ from interp.taps.splices import Key, Splice
 __all__ = ["Dictionaries", "added", "splices_of"]
 
 Dictionaries = Dictionary | Iterable[Dictionary] | Mapping[str | Site, Dictionary]
-_ORDER = {point: i for i, point in enumerate(POINTS)}
 
 
 def splices_of(anatomy: Anatomy, dictionaries: Dictionaries, *, error: bool) -> tuple[Splice, ...]:
@@ -113,22 +112,11 @@ def _check_sites(anatomy: Anatomy, dictionary: Dictionary) -> None:
                     f"this {spec.kind} {what} {width} numbers at {name!r}, and this model has {have} "
                     f"there: it is a dictionary of another model ({spec.model or 'unknown'})."
                 )
-    for number, write in enumerate(spec.writes):
-        read = max(spec.reads[: number + 1], key=_place)
-        if _place(read) > _place(write):
-            raise DictionaryError(
-                f"this {spec.kind} reads {read!r} and writes {write!r}, which a run computes earlier."
-            )
+    spec.check_order()
 
 
 def _single(site: Site) -> bool:
     return site.layer is not None and site.layer.single
-
-
-def _place(name: str) -> tuple[int, int]:
-    """When a run comes by."""
-    point, layer = key_of(Site.parse(name))
-    return layer or 0, _ORDER[point]
 
 
 def _width(anatomy: Anatomy, site: Site) -> int | None:

@@ -106,7 +106,7 @@ def _losses(
             axes.text(value + half, place, f" {value:.2f}", va="center", fontsize=6.5)
     own = found.value("ce_original", rows[0])
     axes.axvline(own, color="#222222", linewidth=1, linestyle="--", label=f"original, {own:.2f}")
-    axes.set_yticks(range(len(rows)), [wrapped(found.rows[i], 1.5) for i in rows])
+    axes.set_yticks(range(len(rows)), [wrapped(found.rows[i], 1.5, hyphens=True) for i in rows])
     axes.set_ylim(len(rows) - 0.45, -0.55)
     axes.set_xlim(0, axes.get_xlim()[1] * 1.08)
     axes.set_xlabel("next-token cross-entropy, nats")

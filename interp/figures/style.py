@@ -44,9 +44,9 @@ _STYLE: Final[dict[Any, Any]] = {
 }
 
 
-def wrapped(text: str, inches: float, *, per_inch: float = 13.0) -> str:
-    """Text broken into lines that fit a width."""
-    return textwrap.fill(text, max(16, int(inches * per_inch)), break_on_hyphens=False)
+def wrapped(text: str, inches: float, *, per_inch: float = 13.0, hyphens: bool = False) -> str:
+    """Text broken into lines that fit a width; at hyphens too, if asked for."""
+    return textwrap.fill(text, max(16, int(inches * per_inch)), break_on_hyphens=hyphens)
 
 
 @contextmanager

@@ -60,6 +60,7 @@ def specified(
 
     Raises:
         TrainingError: the data has no such site, or layers that do not go together.
+        DictionaryError: it would read what a run computes after what it writes.
     """
     reads, writes = (_named(end, shapes) for end in ends_of(config))
     crossing = config.kind == "cross_layer_transcoder"
@@ -70,7 +71,7 @@ def specified(
                "one of each. For several dictionaries give a list of sites.")
         )  # fmt: skip
     activation = "batchtopk" if config.activation == "matryoshka" else config.activation
-    return DictionarySpec(
+    spec = DictionarySpec(
         kind=config.kind,
         reads=tuple(reads),
         writes=tuple(writes),
@@ -84,6 +85,8 @@ def specified(
         weights_hash=weights_hash,
         metadata=metadata,
     )
+    spec.check_order()
+    return spec
 
 
 def _named(site: Site, shapes: Mapping[str, Sequence[int]]) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 
 import interp
 from interp.corpora.packed import Cursor
-from interp.errors import SiteError, StoreError, TrainingError
+from interp.errors import DictionaryError, SiteError, StoreError, TrainingError
 from interp.store.rows import Rows
 from interp.store.writer import Writer
 from tests.store.small import plan
@@ -51,6 +51,9 @@ def test_the_record_holds_the_run(run):
     assert {"loss", "l0", "dead", "lr", "tokens_per_s"} <= set(frame.columns)
     assert record.provenance.weights_hash
     assert record.firing.numel() == 96
+    (file,) = run[0].glob("L0*/record.safetensors")
+    plain = run[0] / "log.jsonl"
+    assert file.stat().st_mode == plain.stat().st_mode  # who may read the one may read the other
 
 
 def test_the_same_call_opens_a_finished_run_and_another_is_refused(run, store):
@@ -238,6 +241,7 @@ def test_a_cross_layer_transcoder(store):
     [
         ({"site": "L3.mlp"}, TrainingError, "the data has no 'L3.mlp.input'; nearest"),
         ({"site": "L0.mpl"}, SiteError, "nearest"),
+        ({"site": "L1.mlp.input -> L0.mlp_out"}, DictionaryError, "which a run computes earlier"),
         ({"kind": "sae"}, TrainingError, "say site='L0.mlp_out', or kind='transcoder'"),
         ({"site": "L2.resid_post"}, TrainingError, "say site='L2.mlp'"),
         ({"site": "L*.mlp"}, TrainingError, "For several dictionaries give a list"),
