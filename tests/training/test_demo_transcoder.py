@@ -44,4 +44,7 @@ def test_all_mlps_at_once(demo):
     frame = found.to_frame()
     joint = frame[frame.dictionary == found.rows[-1]].set_index("metric").value
     assert joint["ce_recovered_mean"] > 0.9
-    assert joint["ce_spliced"] > joint["ce_original"]
+    # The mean loss may even fall a little (measured: by .001 nats, with an interval of ± .12): what is
+    # lost is seen token by token, in the divergence from the model's own predictions.
+    assert abs(joint["ce_spliced"] - joint["ce_original"]) < 0.05
+    assert 0 < joint["kl"] < 0.1
