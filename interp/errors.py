@@ -91,6 +91,14 @@ class TrainingError(DictionaryError):
     """A training run that cannot start, cannot go on, or cannot be resumed."""
 
 
+class GraphError(InterpError):
+    """No such node or edge in a model's graph, or a graph that this model cannot have."""
+
+
+class CircuitError(InterpError):
+    """A circuit that does not fit what it is used with, or a damaged circuit file."""
+
+
 class MetricError(InterpError):
     """A metric that cannot be computed for these prompts."""
 

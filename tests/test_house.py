@@ -29,10 +29,12 @@ FLOORS = {
     "engine": 5, "store": 5, "dictionaries": 5,
     "models": 6,
     "patching": 7, "lenses": 7, "direct": 7, "weight_lenses": 7, "probing": 7, "harvesting": 7,
-    "attribution": 8, "tracing": 8, "steering": 8, "surveys": 8, "training": 8,
-    "discovery": 9, "overview": 9, "editing": 9, "evaluation": 9, "inspection": 9,
-    "demo": 10,
-    "cli": 11, "__main__": 12,
+    "graph": 8,
+    "attribution": 9, "tracing": 9, "steering": 9, "surveys": 9, "training": 9,
+    "circuits": 10, "overview": 10, "editing": 10, "evaluation": 10, "inspection": 10,
+    "discovery": 11,
+    "pipelines": 12, "demo": 12,
+    "cli": 13, "__main__": 14,
 }  # fmt: skip
 
 PUBLIC = {

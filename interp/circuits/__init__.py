@@ -1,0 +1,1 @@
+"""Circuits as data: which edges, measured how, and how sure."""
