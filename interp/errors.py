@@ -13,6 +13,8 @@
     │   └── TrainingError     a training run that cannot start, go on or be resumed
     ├── MetricError       a metric that cannot be computed for these prompts
     │   └── GapError          clean and corrupted scores too close to normalise by
+    ├── GraphError        no such node or edge, or a graph that this model cannot have
+    ├── CircuitError      a circuit that does not fit, or a damaged circuit file
     └── ResultError       a result file that cannot be read or written
 
 Each message says what was given, what was expected and what to try. Catch
@@ -30,9 +32,11 @@ from pathlib import Path
 __all__ = [
     "BudgetError",
     "CheckpointError",
+    "CircuitError",
     "CorpusError",
     "DictionaryError",
     "GapError",
+    "GraphError",
     "InterpError",
     "MetricError",
     "ModelError",

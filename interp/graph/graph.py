@@ -119,23 +119,24 @@ class Graph:
             raise GraphError(f"{name!r} is no neuron or feature of this model's {self.n_layers} MLPs.")
         return node
 
-    def _block(self, layer: int) -> list[tuple[str, list[str]]]:
-        """The nodes of a block, each with what it reads as."""
-        heads = [f"a{layer}.h{head}" for head in range(self.n_heads)]
-        nodes = [(head, [f"{head}<{channel}>" for channel in CHANNELS]) for head in heads]
+    def _heads(self, layer: int) -> list[str]:
+        return [f"a{layer}.h{head}" for head in range(self.n_heads)]
+
+    def _mlps(self, layer: int) -> list[str]:
         own = [unit for unit in self.units if Node.parse(unit).layer == layer]
-        mlps = [f"m{layer}", *own] if self.mlps else []
-        return nodes + [(node, [node]) for node in mlps]
+        return [f"m{layer}", *own] if self.mlps else []
 
     def _sources(self) -> Iterable[str]:
         yield from ("embed", "pos_embed") if self.pos_embed else ("embed",)
         for layer in range(self.n_layers):
-            yield from (node for node, _ in self._block(layer))
+            yield from self._heads(layer)
+            yield from self._mlps(layer)
 
     def _dests(self) -> Iterable[str]:
         for layer in range(self.n_layers):
-            for _, reads in self._block(layer):
-                yield from reads
+            for channel in CHANNELS:
+                yield from (f"{head}<{channel}>" for head in self._heads(layer))
+            yield from self._mlps(layer)
         yield "logits"
 
     @property
