@@ -25,7 +25,7 @@ from interp.runs.plan import resolve
 from interp.sites import Site
 from interp.taps.anatomy import Anatomy
 
-__all__ = ["By", "Outline", "outline"]
+__all__ = ["By", "Outline", "heads_of", "neurons_of", "outline"]
 
 By = Literal["component", "head", "neuron"]
 Pick = Callable[[Tensor], Tensor]
@@ -80,7 +80,7 @@ class Outline:
         ]  # fmt: skip
         for layer in self.attn:
             if self.by == "head":
-                found.append(_heads(self.anatomy, layer, read(f"L{layer}.z")))
+                found.append(heads_of(self.anatomy, layer, read(f"L{layer}.z")))
             else:
                 found.append(Whole(f"L{layer}.attn_out", read(f"L{layer}.attn_out")))
             if layer in self.mlp:
@@ -91,7 +91,7 @@ class Outline:
         whole = f"L{layer}.mlp_out"
         if self.by != "neuron" or not self._chosen(layer):
             return Whole(whole, read(whole))
-        branch = _neurons(self.anatomy, layer, read(f"L{layer}.mlp_post"))
+        branch = neurons_of(self.anatomy, layer, read(f"L{layer}.mlp_post"))
         if self.neurons is None:
             return branch
         some = branch.only(self.neurons[layer])
@@ -146,14 +146,14 @@ def _check_splices(anatomy: Anatomy, by: By) -> None:
                 )
 
 
-def _heads(anatomy: Anatomy, layer: int, z: Float[Tensor, "row pos head d_head"]) -> Branch:
+def heads_of(anatomy: Anatomy, layer: int, z: Float[Tensor, "row pos head d_head"]) -> Branch:
     block = anatomy.blocks[layer]
     norm = block.attn_branch if block.norm_after_attn else None
     names = tuple(f"L{layer}.H{head}.result" for head in range(anatomy.n_heads))
     return _branch(anatomy, names, f"L{layer}.attn_bias", z, block.o, norm)
 
 
-def _neurons(anatomy: Anatomy, layer: int, post: Float[Tensor, "row pos neuron"]) -> Branch:
+def neurons_of(anatomy: Anatomy, layer: int, post: Float[Tensor, "row pos neuron"]) -> Branch:
     block = anatomy.blocks[layer]
     norm = block.mlp_branch if anatomy.family.mlp_norm is not None else None
     names = tuple(f"L{layer}.mlp_post.N{unit}" for unit in range(post.shape[-1]))

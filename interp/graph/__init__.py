@@ -1,9 +1,14 @@
 """Graphs: a model as nodes that write to the residual stream and read it, and runs of parts of it.
 
-:mod:`names` reads the names of nodes and edges; :mod:`graph` is the graph of a model.
+:mod:`names` reads the names of nodes and edges, and :mod:`graph` is the graph of a model.
+:class:`Setting` runs it with edges ablated: :mod:`parts` is how single nodes write and read,
+:mod:`contributions` what they wrote in a run, :mod:`ablations` what ablated edges carry;
+:mod:`slab` keeps the run that is edited, :mod:`stack` the edits of many variants, :mod:`ablate`
+runs them, and :mod:`proof` shows beforehand that the model is the sum the graph says it is.
 """
 
 from interp.graph.graph import Graph
 from interp.graph.names import CHANNELS, Node, node_of, split_edge
+from interp.graph.setting import Setting
 
-__all__ = ["CHANNELS", "Graph", "Node", "node_of", "split_edge"]
+__all__ = ["CHANNELS", "Graph", "Node", "Setting", "node_of", "split_edge"]

@@ -61,9 +61,7 @@ class Graph:
         object.__setattr__(self, "dests", tuple(self._dests()))
 
     @classmethod
-    def of(
-        cls, model: Any, *, units: Iterable[str] = (), positions: Iterable[str] = ()
-    ) -> Graph:
+    def of(cls, model: Any, *, units: Iterable[str] = (), positions: Iterable[str] = ()) -> Graph:
         """The graph of a model.
 
         Args:
@@ -116,7 +114,9 @@ class Graph:
     def _unit(self, name: str) -> Node:
         node = Node.parse(name)
         if node.kind not in ("neuron", "feature") or not 0 <= (node.layer or 0) < self.n_layers:
-            raise GraphError(f"{name!r} is no neuron or feature of this model's {self.n_layers} MLPs.")
+            raise GraphError(
+                f"{name!r} is no neuron or feature of this model's {self.n_layers} MLPs."
+            )
         return node
 
     def _heads(self, layer: int) -> list[str]:
@@ -161,9 +161,7 @@ class Graph:
     @cached_property
     def edges(self) -> tuple[str, ...]:
         """Every edge: destination by destination, sources in order, then positions."""
-        found = [
-            f"{self.sources[s]}->{self.dests[d]}" for d, s in self.real.T.nonzero().tolist()
-        ]
+        found = [f"{self.sources[s]}->{self.dests[d]}" for d, s in self.real.T.nonzero().tolist()]
         if not self.positions:
             return tuple(found)
         return tuple(f"{edge}@{name}" for edge in found for name in self.positions)
@@ -171,6 +169,43 @@ class Graph:
     @cached_property
     def _places(self) -> Mapping[str, int]:
         return {edge: i for i, edge in enumerate(self.edges)}
+
+    # -- where a block's nodes stand -------------------------------------------------------
+
+    def sources_before(self, layer: int) -> int:
+        """How many sources write before a block."""
+        return 1 + self.pos_embed + sum(
+            self.n_heads + len(self._mlps(one)) for one in range(layer)
+        )  # fmt: skip
+
+    def heads_at(self, layer: int) -> slice:
+        """Where a block's heads stand among the sources."""
+        begin = self.sources_before(layer)
+        return slice(begin, begin + self.n_heads)
+
+    def mlps_at(self, layer: int) -> slice:
+        """Where its MLP stands among the sources, and then the units that are nodes."""
+        begin = self.heads_at(layer).stop
+        return slice(begin, begin + len(self._mlps(layer)))
+
+    def reads_at(self, layer: int) -> tuple[slice, slice, slice, slice]:
+        """Where a block's queries, keys, values and MLP stand among the destinations."""
+        begin = 0
+        for one in range(layer):
+            begin += 3 * self.n_heads + len(self._mlps(one))
+        marks = [begin + n * self.n_heads for n in range(4)]
+        last = marks[3] + len(self._mlps(layer))
+        return (slice(marks[0], marks[1]), slice(marks[1], marks[2]), slice(marks[2], marks[3]),
+                slice(marks[3], last))  # fmt: skip
+
+    def layer_of(self, dest: int) -> int:
+        """The block in which a destination reads; ``n_layers`` for the logits."""
+        return self._layers[dest]
+
+    @cached_property
+    def _layers(self) -> list[int]:
+        nodes = [Node.parse(node_of(dest)) for dest in self.dests]
+        return [self.n_layers if node.layer is None else node.layer for node in nodes]
 
     # -- edges as a mask -----------------------------------------------------------------
 
@@ -181,7 +216,11 @@ class Graph:
         if not self.positions:
             return source, dest
         n = len(self.positions)
-        return source.repeat_interleave(n), dest.repeat_interleave(n), torch.arange(n).repeat(len(dest))
+        return (
+            source.repeat_interleave(n),
+            dest.repeat_interleave(n),
+            torch.arange(n).repeat(len(dest)),
+        )
 
     @cached_property
     def full(self) -> Bool[Tensor, "source dest *position"]:

@@ -26,7 +26,9 @@ __all__ = ["CHANNELS", "Node", "node_of", "split_edge"]
 
 Channel = Literal["q", "k", "v"]
 CHANNELS: Final[tuple[Channel, ...]] = ("q", "k", "v")
-_NODE = re.compile(r"a(?P<attn>\d+)\.h(?P<head>\d+)|m(?P<mlp>\d+)(?:\.(?P<kind>[nf])(?P<unit>\d+))?")
+_NODE = re.compile(
+    r"a(?P<attn>\d+)\.h(?P<head>\d+)|m(?P<mlp>\d+)(?:\.(?P<kind>[nf])(?P<unit>\d+))?"
+)
 _OUTER: Final = ("embed", "pos_embed", "logits")
 
 

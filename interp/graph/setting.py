@@ -1,0 +1,255 @@
+"""What circuits are measured on: a model, prompts, a metric, and what ablated edges carry.
+
+For a set of kept edges, the run in which every other edge is ablated is computed exactly: each
+node reads the sum of what kept edges carry in this run and what ablated ones carry instead,
+and everything behind it is recomputed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp import metrics
+from interp.engine.probe import why_not
+from interp.engine.readout import Readout
+from interp.engine.work import tokens_that_fit
+from interp.errors import GraphError
+from interp.graph.ablate import first_block, logits_of
+from interp.graph.ablations import Ablation, ablated_values, check_ablation
+from interp.graph.graph import Graph
+from interp.graph.parts import Parts
+from interp.graph.proof import prove
+from interp.graph.slab import Slab, run_slab
+from interp.metrics import Metric
+from interp.models.model import Model
+from interp.patching.setup import baselines, on_device, with_answers
+from interp.prompts.prompts import Prompts
+from interp.runs.frozen import frozen
+from interp.runs.memory import available
+
+__all__ = ["Setting"]
+
+Kept = (
+    Float[Tensor, "variant source dest *position"] | Bool[Tensor, "variant source dest *position"]
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Setting:
+    """What circuits are measured on. Made by :meth:`of`.
+
+    Attributes:
+        model, prompts: with answers, on the model's device.
+        graph: the model's nodes and edges.
+        metric: what a run is scored by.
+        ablation: what ablated edges carry.
+        direction: ``"noise"`` (edges are ablated in the clean run) or ``"denoise"`` (in the
+            corrupted run; what "ablated" edges carry is then the clean run's).
+        full: scores with nothing ablated.
+        empty: scores with every edge ablated.
+        engine: ``"replay"``, or ``"plain"`` with the reason.
+    """
+
+    model: Model
+    prompts: Prompts
+    graph: Graph
+    metric: Metric
+    ablation: Ablation
+    direction: Literal["noise", "denoise"]
+    full: Float[Tensor, " prompt"]
+    empty: Float[Tensor, " prompt"]
+    engine: str
+    slabs: tuple[Slab, ...]
+    readout: Readout
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        prompts: Prompts,
+        *,
+        metric: Any = "logit_diff",
+        ablation: Ablation = "resample",
+        reference: Prompts | None = None,
+        direction: Literal["noise", "denoise"] = "noise",
+        units: Iterable[str] = (),
+        positions: Iterable[str] = (),
+        freeze_norms: bool = False,
+        batch: int | Literal["auto"] = "auto",
+    ) -> Setting:
+        """Run the prompts, and what ablated edges carry.
+
+        Args:
+            metric: as for :func:`interp.patch`.
+            ablation: ``"resample"``: the paired corrupted run's values. ``"zero"``. ``"mean"``:
+                means over ``reference``, position by position, each template by itself.
+            reference: prompts to average over; never the measured ones unless you pass them.
+            direction: ``"denoise"`` turns a pair round: the corrupted run is edited, and ablated
+                edges carry what they carry in the clean run. For ``ablation="resample"`` only.
+            units: neurons that are nodes of their own, ``"m2.n77"``.
+            positions: names of positions; edges are then ablated at each of them, and at all
+                others together.
+            freeze_norms: hold the scale that each norm divides by at the unedited run's. The
+                default recomputes it, as the model does.
+            batch: prompts at a time, or ``"auto"``.
+
+        Raises:
+            GraphError: the model has no such graph, or the ablation does not fit the prompts.
+            MetricError: the prompts lack what the metric needs.
+        """
+        check_ablation(ablation, prompts, reference)
+        if direction not in ("noise", "denoise") or (direction, ablation) in (
+            ("denoise", "zero"), ("denoise", "mean")
+        ):  # fmt: skip
+            raise GraphError(
+                f"direction={direction!r} with ablation={ablation!r}: expected 'noise', or 'denoise' "
+                "with ablation='resample', where the clean run's values go into the corrupted run."
+            )
+        graph = Graph.of(model, units=units, positions=positions)
+        parts = Parts(model.anatomy, frozen=freeze_norms)
+        how = metrics.resolve(metric)
+        prompts = on_device(with_answers(model, prompts, how), model.device)
+        prove(graph, parts, prompts.clean)
+        tokens, other = prompts.clean, prompts.corrupted
+        if direction == "denoise":
+            assert other is not None  # check_ablation has seen to it
+            tokens, other = other, tokens
+        reason = why_not(model.anatomy)
+        whole = how.positions == "all"
+        values = ablated_values(graph, parts, prompts, other, ablation, reference)
+        start = int(prompts.differing().min()) if ablation == "resample" else 0
+        start = min(start, tokens.ids.shape[1] - 1, *(
+            [] if whole else [int(prompts.answer_column.min())]))  # fmt: skip
+        slabs = tuple(
+            run_slab(graph, parts, tokens, rows, values, start=start, whole=whole,
+                     groups=_groups(graph, prompts), replays=reason is None)
+            for rows in _rows(graph, model, tokens, batch)
+        )  # fmt: skip
+        full, readout = _baseline(model, prompts, how, direction, slabs)
+        own = cls(model, prompts, graph, how, ablation, direction, full, full,
+                  "replay" if reason is None else f"plain: {reason}", slabs, readout)  # fmt: skip
+        object.__setattr__(own, "empty", own.scores(torch.zeros_like(graph.full)[None])[0])
+        return own
+
+    def __repr__(self) -> str:
+        return (
+            f"Setting({self.model.name}, {self.graph!r}, {len(self.prompts)} prompts; "
+            f"{self.metric.name}: full {self.full.mean():.3g}, empty {self.empty.mean():.3g}; "
+            f"{self.ablation}, {self.engine})"
+        )
+
+    # -- runs ------------------------------------------------------------------------------
+
+    def scores(self, kept: Kept, *, grad: bool = False) -> Float[Tensor, "variant prompt"]:
+        """The metric of each variant's run.
+
+        Args:
+            kept: how much of each edge is kept: 1 or True carries what its source writes in this
+                run, 0 or False its ablated value, and a share the mixture. What stands where there
+                is no edge does not matter.
+            grad: keep the graph, so that scores can be differentiated with respect to ``kept``.
+
+        Returns:
+            Scores in the metric's unit, a row for each variant, on the CPU.
+
+        Raises:
+            GraphError: ``kept`` has another shape than the graph's masks.
+        """
+        removed = self._removed(kept)
+        out: list[Tensor | None] = [None] * len(removed)
+        with frozen(self.model.hf):
+            for chosen, first in self._parts(removed):
+                logits = torch.cat(
+                    [logits_of(slab, removed[chosen], first, self.readout, grad=grad)
+                     for slab in self.slabs], 1,
+                )  # fmt: skip
+                with torch.set_grad_enabled(grad):
+                    rows = self.readout.of(logits).cpu()
+                for place, row in zip(chosen, rows, strict=True):
+                    out[place] = row
+        return torch.stack([row for row in out if row is not None])
+
+    def _removed(self, kept: Kept) -> Float[Tensor, "variant source dest *position"]:
+        full = self.graph.full
+        if kept.dim() != full.dim() + 1 or kept.shape[1:] != full.shape or not len(kept):
+            raise GraphError(
+                f"kept has shape {list(kept.shape)}, expected [variant, {', '.join(map(str, full.shape))}]"
+                ": a mask of the graph for each variant (graph.mask(edges)[None] for one)."
+            )
+        change = self.slabs[0].written
+        removed = (1 - kept.to(change)) * full.to(change)
+        return removed
+
+    def _parts(self, removed: Tensor) -> Iterator[tuple[list[int], int]]:
+        """Variants that run together, and the block at which they start."""
+        first = first_block(self.slabs[0], removed.detach()).tolist()
+        order = sorted(range(len(first)), key=lambda v: (-first[v], v))
+        step = self.variants_at_once
+        for low in range(0, len(order), step):
+            chosen = order[low : low + step]
+            yield chosen, min(first[v] for v in chosen)
+
+    @property
+    def variants_at_once(self) -> int:
+        """How many variants may run together, by memory and by what one call takes well."""
+        slab = max(self.slabs, key=len)
+        columns = len(slab) * slab.written.shape[2]
+        size = slab.written.element_size() * slab.written.shape[-1] * columns
+        vocab = self.model.d_vocab if self.readout.vocab is None else len(self.readout.vocab)
+        logits = len(self.prompts) * vocab * slab.written.element_size()
+        logits *= 1 if self.readout.answer is not None else self.prompts.clean.ids.shape[1]
+        per_variant = size * (len(self.graph.sources) + 6 * self.graph.n_heads + 24) + 4 * logits
+        fits = available(self.model.device) // (2 * per_variant)
+        width = max(1, _TOGETHER // max(columns, 1))
+        return int(max(1, min(fits, width)))
+
+
+#: Tokens of all variants that pass a block together: more gains nothing on a CPU.
+_TOGETHER = 16384
+
+
+def _rows(graph: Graph, model: Model, tokens: Any, batch: Any) -> Iterator[slice]:
+    """Prompts that run together."""
+    n, width = len(tokens), tokens.ids.shape[1]
+    if batch == "auto":
+        per_row = 8 * len(graph.sources) * width * model.d_model
+        step = min(
+            max(1, tokens_that_fit(model.anatomy, width) // width),
+            max(1, available(model.device) // (8 * per_row)),
+        )
+    else:
+        step = batch
+    if not isinstance(step, int) or step < 1:
+        raise GraphError(f"batch={batch!r}: expected a number of prompts, or 'auto'.")
+    return iter([slice(low, min(low + step, n)) for low in range(0, n, step)])
+
+
+def _groups(graph: Graph, prompts: Prompts) -> Int[Tensor, "prompt pos"] | None:
+    """The group of positions of each column: that of the name which stands there, or "other"."""
+    if not graph.positions:
+        return None
+    groups = torch.full_like(prompts.clean.ids, len(graph.positions) - 1)
+    rows = torch.arange(len(prompts), device=groups.device)
+    for number, name in enumerate(graph.positions[:-1]):
+        groups[rows, prompts.columns(name).to(groups.device)] = number
+    return groups
+
+
+def _baseline(
+    model: Model, prompts: Prompts, metric: Metric, direction: str, slabs: Sequence[Slab]
+) -> tuple[Float[Tensor, " prompt"], Readout]:
+    """The unedited run's scores, and what is read of a variant."""
+    own = torch.cat([slab.logits for slab in slabs])
+    if direction == "noise":
+        base = baselines(prompts, metric, {"clean": own})
+        return base.scores["clean"].cpu(), base.readouts["clean"]
+    kind: Literal["last", "all"] = "all" if metric.positions == "all" else "last"
+    clean = model.run(prompts.clean, logits=kind).logits
+    base = baselines(prompts, metric, {"clean": clean, "corrupted": own})
+    return base.scores["corrupted"].cpu(), base.readouts["corrupted"]
