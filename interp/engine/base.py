@@ -81,8 +81,8 @@ class Base:
         for name, given in self.arguments[layer].items():
             if isinstance(given, _Recorder):
                 made[name] = keys
-            elif name == "attention_mask" and given is None:  # the kernel was told "causal"
-                made[name] = where.share(self._causal, 2)
+            elif name == "attention_mask" and given is None and self.anatomy.causal:
+                made[name] = where.share(self._causal, 2)  # the kernel was told "causal"
             else:
                 made[name] = self._argument(name, given, where)
         return made

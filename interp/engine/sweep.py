@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby
 from typing import Final
 
@@ -35,7 +35,8 @@ class Sweep:
         readout: what is read at the end.
         baseline: the scores of the unedited run.
         differs: each prompt's first column at which a value can differ from the run's own; the
-            width where it never can.
+            width where it never can. Where attention is bidirectional, a difference anywhere in
+            the tokens reaches every column, so the sweep takes it for the first one.
     """
 
     slabs: Sequence[Slab]
@@ -89,12 +90,23 @@ class Sweep:
     def _width(self) -> int:
         return self.slabs[0].base.width
 
+    @property
+    def _causal(self) -> bool:
+        return self.slabs[0].base.anatomy.causal
+
+    @cached_property
+    def _first(self) -> Int[Tensor, " prompt"]:
+        """Each prompt's first column at which the two runs can hold other values."""
+        if self._causal:
+            return self.differs
+        return torch.where(self.differs < self._width, 0, self.differs)
+
     def cannot_matter(self, cell: Cell) -> bool:
         """Whether every value put in is the run's own, or comes after all that is read."""
         for spot in cell:
-            where = self.differs if spot.columns is None else spot.columns.to(self.differs)
-            idle = where >= self._width if spot.columns is None else where < self.differs
-            if self.readout.answer is not None:
+            where = self._first if spot.columns is None else spot.columns.to(self._first)
+            idle = where >= self._width if spot.columns is None else where < self._first
+            if self.readout.answer is not None and self._causal:
                 idle |= where > self.readout.answer.to(where)
             if not bool(idle.all()):
                 return False
@@ -102,6 +114,8 @@ class Sweep:
 
     def start(self, cell: Cell) -> int:
         """The first column that the cell changes, or that is read, if that comes first."""
+        if not self._causal:  # what stands at one column reaches all of them
+            return 0
         columns = [int((self.differs if s.columns is None else s.columns).min()) for s in cell]
         if self.readout.answer is not None:
             columns.append(int(self.readout.answer.min()))

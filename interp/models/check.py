@@ -5,7 +5,7 @@ On a few tokens, the check shows that every site of a model is
 - *readable*: the run reaches it and it has the shape its axes promise;
 - *true*: the residual stream is the sum of its branches, norms reproduce their
   outputs, attention rows sum to one;
-- *live*: writing it changes the logits;
+- *live*: writing it changes the logits (:mod:`interp.models.liveness`);
 
 and with ``level="full"`` also that the hooked run equals eager attention to the
 bit, and that writing back what was read changes nothing, in every layer. A
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import ModelError
+from interp.models.liveness import inert, pattern_of
 from interp.runs.execute import execute
 from interp.runs.plan import resolve
 from interp.sites import POINTS
@@ -78,8 +79,7 @@ def check(anatomy: Anatomy, level: Level) -> tuple[Anatomy, Report]:
     values = _readable(anatomy, batch, failed)
     worst = _identities(anatomy, values, failed)
     worst |= _same_attention(anatomy, batch, base, failed)
-    _sequential(anatomy, batch, values, failed)
-    _live(anatomy, batch, base, failed, every_layer=level == "full")
+    failed |= inert(anatomy, batch, base, _points(anatomy, failed), every_layer=level == "full")
     if level == "full":
         worst |= _exact(anatomy, batch, base, failed)
     for point in ("resid_pre", "resid_post"):
@@ -128,10 +128,6 @@ def _points(anatomy: Anatomy, failed: dict[str, str]) -> list[str]:
     return [p.name for p in POINTS.values() if p.name not in skip and not p.spliced]
 
 
-def _pattern(point: str, layer: str = "*") -> str:
-    return f"L{layer}.{point}" if POINTS[point].layered else point
-
-
 def _readable(anatomy: Anatomy, batch: TokenBatch, failed: dict[str, str]) -> dict[str, Tensor]:
     """Each point in every layer, [layer, ...] (or [1, ...]); wrong shapes and misses are failures."""
     sizes = {
@@ -155,8 +151,8 @@ def _read(anatomy: Anatomy, batch: TokenBatch, failed: dict[str, str]) -> dict[s
     points = _points(anatomy, failed)
 
     def read(some: list[str]) -> dict[str, Tensor]:
-        cache = execute(anatomy, batch, save=[_pattern(p) for p in some], logits="none").cache
-        values = {p: cache[_pattern(p)] for p in some}
+        cache = execute(anatomy, batch, save=[pattern_of(p) for p in some], logits="none").cache
+        values = {p: cache[pattern_of(p)] for p in some}
         return {p: v if POINTS[p].layered else v[None] for p, v in values.items()}
 
     try:
@@ -195,7 +191,7 @@ def _equations(
     def repeated(x: Tensor) -> Tensor:  # [layer, batch, pos, kv_head, d_head], by query head
         return x.repeat_interleave(anatomy.n_heads // anatomy.n_kv_heads, -2)
 
-    if have("resid_pre", "resid_post"):
+    if have("resid_pre", "resid_post") and anatomy.n_layers > 1:
         yield ("resid_post == next resid_pre", ("resid_post",),
                v["resid_post"][:-1], v["resid_pre"][1:])  # fmt: skip
     if have("resid_pre", "attn_out", "mlp_out", "resid_post"):
@@ -250,19 +246,6 @@ def _same_attention(
     return {"logits with the pattern shown == logits": deviation}
 
 
-def _sequential(
-    anatomy: Anatomy, batch: TokenBatch, values: dict[str, Tensor], failed: dict[str, str]
-) -> None:
-    """The MLP must read what ``resid_mid`` shows: in parallel blocks it does not."""
-    if "resid_mid" not in values or "mlp_out" not in values or "resid_mid" in failed:
-        return
-    moved = execute(
-        anatomy, batch, save="L0.mlp_out", edit={"L0.resid_mid": _disturb}, logits="none"
-    ).cache["L0.mlp_out"]
-    if torch.equal(moved, values["mlp_out"][0]):
-        failed["resid_mid"] = "writing it does not reach the MLP: attention and MLP run in parallel"
-
-
 def _affine(anatomy: Anatomy, name: str, normalized: Tensor) -> Tensor:
     out = []
     for block, x in zip(anatomy.blocks, normalized, strict=True):
@@ -273,35 +256,12 @@ def _affine(anatomy: Anatomy, name: str, normalized: Tensor) -> Tensor:
     return torch.stack(out)
 
 
-def _live(
-    anatomy: Anatomy, batch: TokenBatch, base: Tensor, failed: dict[str, str], *, every_layer: bool
-) -> None:
-    """Writing each point must change the logits."""
-    for point in _points(anatomy, failed):
-        layers = [str(i) for i in range(anatomy.n_layers)] if every_layer else ["0"]
-        for layer in layers if POINTS[point].layered else [""]:
-            try:
-                moved = execute(anatomy, batch, edit={_pattern(point, layer): _disturb}).logits
-            except Exception as error:
-                failed[point] = f"writing it raised {type(error).__name__}: {error}"
-                break
-            if torch.equal(moved, base):
-                failed[point] = f"writing {_pattern(point, layer)} does not change the logits"
-                break
-
-
-def _disturb(x: Tensor) -> Tensor:
-    """A change that is large against the tensor and differs between its entries."""
-    wave = torch.sin(torch.arange(x.numel(), device=x.device).view(x.shape) * 1.7).to(x.dtype)
-    return x * (1 + 0.5 * wave) + wave
-
-
 def _exact(
     anatomy: Anatomy, batch: TokenBatch, base: Tensor, failed: dict[str, str]
 ) -> dict[str, float]:
     """Writing back what was read, and reading everything at once, must change nothing."""
     points = _points(anatomy, failed)
-    everything = [_pattern(point) for point in points]
+    everything = [pattern_of(point) for point in points]
     hooked = execute(anatomy, batch, save=everything).logits
     name, reference = _reference(anatomy, batch, base, points)
     worst = {f"all sites hooked == {name}": _largest(hooked, reference)}
@@ -311,7 +271,7 @@ def _exact(
                 failed[point] = f"reading it changes the logits against {name}"
     for point in points:
         same = hooked if point in _INSIDE else base
-        for site in resolve(anatomy, _pattern(point)):
+        for site in resolve(anatomy, pattern_of(point)):
             written = execute(anatomy, batch, edit={str(site): torch.clone}).logits
             if not torch.equal(written, same):
                 failed[point] = f"writing back {site} changes the logits"
@@ -326,7 +286,7 @@ def _reference(
     anatomy: Anatomy, batch: TokenBatch, base: Tensor, points: list[str]
 ) -> tuple[str, Tensor]:
     """Logits that a run with these points hooked must equal to the bit, and what they are."""
-    inside = [_pattern(point) for point in points if point in _INSIDE]
+    inside = [pattern_of(point) for point in points if point in _INSIDE]
     if not inside and not anatomy.family.registry:
         return "eager attention", base
     eager = _eager(anatomy, batch)

@@ -57,6 +57,7 @@ class Anatomy:
     """A model's parts and sizes.
 
     Attributes:
+        causal: whether a position sees itself and earlier ones only; else it sees all.
         refused: points that cannot be tapped, with reasons.
         splices: what stands in each run in the place of parts of the model (``model.replaced``).
     """
@@ -78,6 +79,7 @@ class Anatomy:
     parallel: bool
     residual_multiplier: float
     embedding_multiplier: float
+    causal: bool = True
     refused: Mapping[str, str] = field(default_factory=dict)
     splices: tuple[Splice, ...] = ()
 
@@ -159,6 +161,7 @@ def dissect(hf: PreTrainedModel) -> Anatomy:
     known = family is not None
     if family is None:
         family = _guess(decoder, stack[0], name)
+    family = family.of(config)
     blocks = tuple(_block(module, family) for module in stack)
     embed = _follow(decoder, "project_in") or _follow(decoder, family.embed)
     heads = config.num_attention_heads
@@ -184,6 +187,7 @@ def dissect(hf: PreTrainedModel) -> Anatomy:
         parallel=parallel,
         residual_multiplier=float(getattr(config, "residual_multiplier", 1.0)),
         embedding_multiplier=float(getattr(config, "embedding_multiplier", 1.0)),
+        causal=bool(getattr(config, "is_causal", True)),
         refused=_refusals(family, config, blocks[0], decoder, parallel=parallel),
     )
 

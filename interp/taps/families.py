@@ -40,6 +40,7 @@ class Family:
             reader must be handed a copy.
         refused: points this family does not have, each with the reason.
         refused_if: more of them, for configs of which a condition holds.
+        without_if: names that are None in models whose config a condition holds of.
     """
 
     attn: str = "self_attn"
@@ -68,6 +69,12 @@ class Family:
     window_from_end: bool = False
     refused: Mapping[str, str] = field(default_factory=dict)
     refused_if: tuple[tuple[Callable[[Any], bool], Mapping[str, str]], ...] = ()
+    without_if: tuple[tuple[Callable[[Any], bool], tuple[str, ...]], ...] = ()
+
+    def of(self, config: Any) -> Family:
+        """The family without the parts that models of this config do without."""
+        gone = [name for holds, names in self.without_if if holds(config) for name in names]
+        return replace(self, **dict.fromkeys(gone)) if gone else self
 
 
 def _refuse(reason: str, *points: str) -> dict[str, str]:
@@ -155,6 +162,36 @@ FALCON: Final = Family(
     embed="word_embeddings", ln_final="ln_f", rotary="rotary", parallel="parallel_attn",
     registry=False, inplace_mlp_out=True,
 )  # fmt: skip
+#: What TransformerLens computes, by names of our own (``interp.models.hooked``).
+HOOKED: Final = Family(
+    attn="attn", qkv=("q", "k", "v"), o="o", up="up", gate="gate", down="down",
+    ln1="ln1", ln2="ln2", attn_norm="ln1_post", mlp_norm="ln2_post",
+    embed="embed", pos_embed="pos_embed", ln_final="ln_final",
+    rotary="rotary", parallel="parallel", softmax_float32=False,
+    without_if=(
+        (lambda config: config.normalization is None, ("ln1", "ln2")),
+        (lambda config: not config.norm_after, ("attn_norm", "mlp_norm")),
+        (lambda config: not config.gated_mlp, ("gate",)),
+        (lambda config: config.rotary, ("pos_embed",)),
+    ),
+    refused_if=(
+        (
+            lambda config: config.attention_only,
+            _refuse(
+                "this model is attention-only: its blocks have no MLP",
+                "mlp.input", "mlp_pre", "mlp_post", "mlp_out", "ln2.scale", "ln2.normalized",
+            )
+            | _refuse("this model is attention-only: use resid_post", "resid_mid"),
+        ),
+        (
+            lambda config: config.normalization is None,
+            _refuse(
+                "this model has no norms", "ln1.scale", "ln1.normalized", "ln2.scale",
+                "ln2.normalized", "ln_final.scale", "ln_final.normalized",
+            ),
+        ),
+    ),
+)  # fmt: skip
 
 #: Families known to work, by ``config.model_type``.
 FAMILIES: Final[dict[str, Family]] = {
@@ -180,6 +217,7 @@ FAMILIES: Final[dict[str, Family]] = {
     "gpt_neo": GPT_NEO,
     "bloom": BLOOM,
     "falcon": FALCON,
+    "hooked_transformer": HOOKED,
 }
 
 #: Families refused whole, each with the reason.
