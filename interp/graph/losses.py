@@ -60,46 +60,43 @@ def losses(
         return None
     weights = removed[variant, :, dest]  # [reader, source, *position]
     if groups is None:
-        return Losses(variant, dest, _lost(variant, weights, written))
+        return Losses(variant, dest, _lost(len(removed), variant, weights, written))
     lost: Tensor | None = None
     for group in range(weights.shape[-1]):
-        part = _lost(variant, weights[..., group], written) * (groups == group)[..., None]
+        part = (
+            _lost(len(removed), variant, weights[..., group], written)
+            * (groups == group)[..., None]
+        )
         lost = part if lost is None else lost + part
     assert lost is not None  # a graph with positions has at least one group
     return Losses(variant, dest, lost)
 
 
 def _lost(
+    variants: int,
     variant: Int[Tensor, " reader"],
     weights: Float[Tensor, "reader source"],
     written: Sequence[Written],
 ) -> Float[Tensor, "reader prompt pos d"]:
-    """One product of matrices for each group of sources that has an ablated edge."""
-    lost: Tensor | None = None
+    """Products of matrices: readers of one variant are rows of one matrix."""
+    shape = written[0].change.shape[2:]
+    counts = variant.bincount(minlength=variants)
+    rank = torch.arange(len(variant), device=variant.device) - (counts.cumsum(0) - counts)[variant]
+    most = int(counts.max())
+    lost: Tensor | None = None  # [variant, rank, number]
     for piece in written:
         own = weights[:, piece.first : piece.stop]
-        used = (own != 0).any(0).nonzero().flatten()
-        if not len(used):
+        if not bool((own != 0).any()):
             continue
-        shared = piece.change.shape[0] == 1
-        chosen = piece.change if len(used) == own.shape[1] else piece.change[:, used]
-        if shared:
-            part = torch.tensordot(own[:, used], chosen[0], 1)
+        rows = own.new_zeros(variants, most, own.shape[1]).index_put((variant, rank), own)
+        if piece.change.shape[0] == 1:  # the same for every variant
+            part = (rows.flatten(0, 1) @ piece.change[0].flatten(1)).unflatten(0, (variants, most))
+            lost = part if lost is None else lost + part
+        elif lost is None:
+            lost = torch.bmm(rows, piece.change.flatten(2))
         else:
-            part = _by_variant(variant, own[:, used], chosen)
-        lost = part if lost is None else lost + part
+            lost = torch.baddbmm(lost, rows, piece.change.flatten(2))
     assert lost is not None  # every reader has an ablated edge, from a source that has written
-    return lost
-
-
-def _by_variant(
-    variant: Int[Tensor, " reader"],
-    weights: Float[Tensor, "reader source"],
-    change: Float[Tensor, "variant source prompt pos d"],
-) -> Float[Tensor, "reader prompt pos d"]:
-    """Readers stand in the order of their variants, so those of one are rows of one matrix."""
-    counts = variant.bincount(minlength=change.shape[0])
-    rank = torch.arange(len(variant), device=variant.device) - (counts.cumsum(0) - counts)[variant]
-    rows = weights.new_zeros(change.shape[0], int(counts.max()), weights.shape[1])
-    rows = rows.index_put((variant, rank), weights)
-    return torch.bmm(rows, change.flatten(2))[variant, rank].unflatten(1, change.shape[2:])
+    full = len(variant) == variants * most
+    lost = lost.flatten(0, 1) if full else lost[variant, rank]
+    return lost.unflatten(1, shape)

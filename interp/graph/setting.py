@@ -7,9 +7,10 @@ and everything behind it is recomputed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Final, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,7 +22,7 @@ from interp.engine.readout import Readout
 from interp.engine.work import tokens_that_fit
 from interp.errors import GraphError
 from interp.graph.ablate import first_block, logits_of
-from interp.graph.ablations import Ablation, ablated_values, check_ablation
+from interp.graph.ablations import Ablated, Ablation, ablated_values, check_ablation
 from interp.graph.graph import Graph
 from interp.graph.parts import Parts
 from interp.graph.proof import prove
@@ -32,6 +33,7 @@ from interp.patching.setup import baselines, on_device, with_answers
 from interp.prompts.prompts import Prompts
 from interp.runs.frozen import frozen
 from interp.runs.memory import available
+from interp.token_batch import TokenBatch
 
 __all__ = ["Setting"]
 
@@ -42,31 +44,31 @@ Kept = (
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Setting:
-    """What circuits are measured on. Made by :meth:`of`.
+    """What circuits are measured on. Made by :meth:`of`; runs nothing before it is asked to.
 
     Attributes:
         model, prompts: with answers, on the model's device.
         graph: the model's nodes and edges.
+        parts: how its nodes write and read.
         metric: what a run is scored by.
         ablation: what ablated edges carry.
         direction: ``"noise"`` (edges are ablated in the clean run) or ``"denoise"`` (in the
             corrupted run; what "ablated" edges carry is then the clean run's).
-        full: scores with nothing ablated.
-        empty: scores with every edge ablated.
-        engine: ``"replay"``, or ``"plain"`` with the reason.
+        ablated: what every source's ablated edges carry, for some of the prompts.
+        rows: the prompts that run together.
+        reason: why blocks cannot be replayed; None if they can.
     """
 
     model: Model
     prompts: Prompts
     graph: Graph
+    parts: Parts
     metric: Metric
     ablation: Ablation
     direction: Literal["noise", "denoise"]
-    full: Float[Tensor, " prompt"]
-    empty: Float[Tensor, " prompt"]
-    engine: str
-    slabs: tuple[Slab, ...]
-    readout: Readout
+    ablated: Ablated
+    rows: tuple[slice, ...]
+    reason: str | None
 
     @classmethod
     def of(
@@ -116,26 +118,13 @@ class Setting:
         how = metrics.resolve(metric)
         prompts = on_device(with_answers(model, prompts, how), model.device)
         prove(graph, parts, prompts.clean)
-        tokens, other = prompts.clean, prompts.corrupted
-        if direction == "denoise":
-            assert other is not None  # check_ablation has seen to it
-            tokens, other = other, tokens
-        reason = why_not(model.anatomy)
-        whole = how.positions == "all"
+        sides = prompts.clean, prompts.corrupted
+        tokens, other = sides if direction == "noise" else sides[::-1]
+        assert tokens is not None  # check_ablation has seen to it
         values = ablated_values(graph, parts, prompts, other, ablation, reference)
-        start = int(prompts.differing().min()) if ablation == "resample" else 0
-        start = min(start, tokens.ids.shape[1] - 1, *(
-            [] if whole else [int(prompts.answer_column.min())]))  # fmt: skip
-        slabs = tuple(
-            run_slab(graph, parts, tokens, rows, values, start=start, whole=whole,
-                     groups=_groups(graph, prompts), replays=reason is None)
-            for rows in _rows(graph, model, tokens, batch)
-        )  # fmt: skip
-        full, readout = _baseline(model, prompts, how, direction, slabs)
-        own = cls(model, prompts, graph, how, ablation, direction, full, full,
-                  "replay" if reason is None else f"plain: {reason}", slabs, readout)  # fmt: skip
-        object.__setattr__(own, "empty", own.scores(torch.zeros_like(graph.full)[None])[0])
-        return own
+        rows = _rows(graph, model, tokens, batch)
+        return cls(model, prompts, graph, parts, how, ablation, direction, values, rows,
+                   why_not(model.anatomy))  # fmt: skip
 
     def __repr__(self) -> str:
         return (
@@ -143,6 +132,69 @@ class Setting:
             f"{self.metric.name}: full {self.full.mean():.3g}, empty {self.empty.mean():.3g}; "
             f"{self.ablation}, {self.engine})"
         )
+
+    @property
+    def engine(self) -> str:
+        """``"replay"``, or ``"plain"`` with the reason."""
+        return "replay" if self.reason is None else f"plain: {self.reason}"
+
+    @property
+    def tokens(self) -> TokenBatch:
+        """The run in which edges are ablated."""
+        side = self.prompts.clean if self.direction == "noise" else self.prompts.corrupted
+        assert side is not None  # check_ablation has seen to it
+        return side
+
+    @property
+    def start(self) -> int:
+        """The first column at which anything ablated can differ, or that is read."""
+        columns = [self.tokens.ids.shape[1] - 1]
+        columns += [int(self.prompts.differing().min())] if self.ablation == "resample" else [0]
+        columns += [] if self._whole else [int(self.prompts.answer_column.min())]
+        return min(columns)
+
+    @property
+    def _whole(self) -> bool:
+        return self.metric.positions == "all"
+
+    @cached_property
+    def groups(self) -> Int[Tensor, "prompt pos"] | None:
+        """The group of positions of each column, where the graph has such."""
+        return _groups(self.graph, self.prompts)
+
+    @cached_property
+    def slabs(self) -> tuple[Slab, ...]:
+        """The run in which edges are ablated, done once."""
+        return tuple(
+            run_slab(self.graph, self.parts, self.tokens, rows, self.ablated, start=self.start,
+                     groups=self.groups, whole=self._whole, replays=self.reason is None)
+            for rows in self.rows
+        )  # fmt: skip
+
+    @cached_property
+    def _baseline(self) -> tuple[Float[Tensor, " prompt"], Readout]:
+        own = torch.cat([slab.logits for slab in self.slabs])
+        if self.direction == "noise":
+            base = baselines(self.prompts, self.metric, {"clean": own})
+            return base.scores["clean"].cpu(), base.readouts["clean"]
+        clean = self.model.run(self.prompts.clean, logits="all" if self._whole else "last").logits
+        base = baselines(self.prompts, self.metric, {"clean": clean, "corrupted": own})
+        return base.scores["corrupted"].cpu(), base.readouts["corrupted"]
+
+    @property
+    def full(self) -> Float[Tensor, " prompt"]:
+        """Scores with nothing ablated."""
+        return self._baseline[0]
+
+    @property
+    def readout(self) -> Readout:
+        """What is read of a variant's run."""
+        return self._baseline[1]
+
+    @cached_property
+    def empty(self) -> Float[Tensor, " prompt"]:
+        """Scores with every edge ablated."""
+        return self.scores(torch.zeros_like(self.graph.full)[None])[0]
 
     # -- runs ------------------------------------------------------------------------------
 
@@ -183,8 +235,7 @@ class Setting:
                 ": a mask of the graph for each variant (graph.mask(edges)[None] for one)."
             )
         change = self.slabs[0].written
-        removed = (1 - kept.to(change)) * full.to(change)
-        return removed
+        return (1 - kept.to(change)) * full.to(change)
 
     def _parts(self, removed: Tensor) -> Iterator[tuple[list[int], int]]:
         """Variants that run together, and the block at which they start."""
@@ -206,15 +257,16 @@ class Setting:
         logits *= 1 if self.readout.answer is not None else self.prompts.clean.ids.shape[1]
         per_variant = size * (len(self.graph.sources) + 6 * self.graph.n_heads + 24) + 4 * logits
         fits = available(self.model.device) // (2 * per_variant)
-        width = max(1, _TOGETHER // max(columns, 1))
+        width = _TOGETHER.get(self.model.device.type, _TOGETHER_ELSEWHERE) // max(columns, 1)
         return int(max(1, min(fits, width)))
 
 
-#: Tokens of all variants that pass a block together: more gains nothing on a CPU.
-_TOGETHER = 16384
+#: Tokens of all variants that pass a block together: on a CPU, what its caches hold.
+_TOGETHER: Final = {"cpu": 2048}
+_TOGETHER_ELSEWHERE: Final = 65536
 
 
-def _rows(graph: Graph, model: Model, tokens: Any, batch: Any) -> Iterator[slice]:
+def _rows(graph: Graph, model: Model, tokens: TokenBatch, batch: Any) -> tuple[slice, ...]:
     """Prompts that run together."""
     n, width = len(tokens), tokens.ids.shape[1]
     if batch == "auto":
@@ -227,7 +279,7 @@ def _rows(graph: Graph, model: Model, tokens: Any, batch: Any) -> Iterator[slice
         step = batch
     if not isinstance(step, int) or step < 1:
         raise GraphError(f"batch={batch!r}: expected a number of prompts, or 'auto'.")
-    return iter([slice(low, min(low + step, n)) for low in range(0, n, step)])
+    return tuple(slice(low, min(low + step, n)) for low in range(0, n, step))
 
 
 def _groups(graph: Graph, prompts: Prompts) -> Int[Tensor, "prompt pos"] | None:
@@ -239,17 +291,3 @@ def _groups(graph: Graph, prompts: Prompts) -> Int[Tensor, "prompt pos"] | None:
     for number, name in enumerate(graph.positions[:-1]):
         groups[rows, prompts.columns(name).to(groups.device)] = number
     return groups
-
-
-def _baseline(
-    model: Model, prompts: Prompts, metric: Metric, direction: str, slabs: Sequence[Slab]
-) -> tuple[Float[Tensor, " prompt"], Readout]:
-    """The unedited run's scores, and what is read of a variant."""
-    own = torch.cat([slab.logits for slab in slabs])
-    if direction == "noise":
-        base = baselines(prompts, metric, {"clean": own})
-        return base.scores["clean"].cpu(), base.readouts["clean"]
-    kind: Literal["last", "all"] = "all" if metric.positions == "all" else "last"
-    clean = model.run(prompts.clean, logits=kind).logits
-    base = baselines(prompts, metric, {"clean": clean, "corrupted": own})
-    return base.scores["corrupted"].cpu(), base.readouts["corrupted"]
