@@ -88,7 +88,7 @@ def _dests(axes: Axes, names: Sequence[str], column: float, height: float) -> No
     for first, _, _ in blocks[1:]:
         axes.axvline(first - 0.5, color="white", linewidth=1.0)
     labels = [str(Node.parse(node_of(names[first])).layer) for first, _, _ in blocks[:-1]]
-    under.set_xticks([middle for _, _, middle in blocks], [*labels, "logits"], fontsize=7)
+    under.set_xticks([middle for _, _, middle in blocks], [*labels, " out"], fontsize=7)
     under.tick_params(length=0)
     under.spines[:].set_visible(False)
     under.set_xlabel("reads (queries, keys, values and MLP of each block)", fontsize=8)

@@ -1,0 +1,154 @@
+"""``interp.attribute(model, prompts, "edges")``: a score for every edge of a model's graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.attribution.edges.eap import ALPHAS, Alphas, by_gradient, by_interpolation
+from interp.attribution.edges.exact import by_ablation
+from interp.attribution.edges.result import EdgeScores
+from interp.attribution.edges.trace import scored
+from interp.errors import MetricError, RunError
+from interp.graph import Setting
+from interp.graph.ablations import Ablation
+from interp.metrics import Metric
+from interp.models.model import Model
+from interp.progress import Bar
+from interp.prompts.prompts import Prompts
+from interp.results import Provenance
+from interp.token_batch import TokenBatch
+
+__all__ = ["EDGE_METHODS", "EdgeMethod", "attribute_edges"]
+
+EdgeMethod = Literal["exact", "eap", "eap-ig"]
+EDGE_METHODS: Final = ("exact", "eap", "eap-ig")
+#: Metrics that are steps of the logits: their gradient is 0 wherever it exists.
+_STEPS: Final = ("rank", "accuracy", "diff_accuracy")
+#: Numbers of scores for single prompts that are kept.
+_KEPT: Final = 2**24
+
+
+def attribute_edges(
+    model: Model,
+    prompts: Prompts,
+    *,
+    metric: str | Metric | Callable[..., Tensor] = "logit_diff",
+    method: EdgeMethod = "eap-ig",
+    steps: int = 5,
+    alphas: Alphas = "left",
+    ablation: Ablation = "resample",
+    reference: Prompts | None = None,
+    direction: Literal["noise", "denoise"] = "noise",
+    positions: Iterable[str] = (),
+    units: Iterable[str] = (),
+    freeze_norms: bool = False,
+    batch: int | Literal["auto"] = "auto",
+    progress: bool | None = None,
+) -> EdgeScores:
+    """Score every edge; :func:`interp.attribute` says what the arguments mean.
+
+    Raises:
+        RunError: an unknown method, or an option that is not one of its.
+        MetricError: the metric has no gradient, and the method needs one.
+        GraphError: the model has no graph, or the ablation does not fit the prompts.
+    """
+    _check(method, steps, alphas)
+    setting = Setting.of(
+        model, prompts, metric=metric, ablation=ablation, reference=reference, direction=direction,
+        units=units, positions=positions, freeze_norms=freeze_norms, batch=batch,
+    )  # fmt: skip
+    _check_gradient(method, setting)
+    per_prompt, full = _run(setting, method, steps, alphas, progress)
+    graph, how = setting.graph, setting.metric
+    values = per_prompt.mean(0)
+    values[~graph.full] = torch.nan
+    per_prompt[:, ~graph.full] = torch.nan
+    return EdgeScores(
+        values=values,
+        per_prompt=per_prompt if per_prompt.numel() <= _KEPT else None,
+        sources=graph.sources,
+        dests=graph.dests,
+        positions=graph.positions,
+        metric=how.name,
+        unit=how.unit,
+        method=method,
+        ablation=ablation,
+        direction=direction,
+        full=full,
+        empty=_empty(setting, method),
+        shape=graph.shape,
+        provenance=Provenance.of(
+            model, setting.prompts,
+            verb="attribute", sites="edges", metric=how.name, method=method, ablation=ablation,
+            direction=direction, steps=steps if method == "eap-ig" else None,
+            alphas=alphas if method == "eap-ig" else None, freeze_norms=freeze_norms,
+            reference=None if reference is None else reference.hash,
+        ),
+    )  # fmt: skip
+
+
+def _run(
+    setting: Setting, method: EdgeMethod, steps: int, alphas: Alphas, progress: bool | None
+) -> tuple[Float[Tensor, "prompt source dest *position"], Float[Tensor, " prompt"]]:
+    """Scores of every prompt's edges, and of the unedited run."""
+    if method == "exact":
+        n = len(setting.graph.edges)
+        what = f"ablating {n} edges, one variant of the run each"
+        with Bar(total=n, what=what, show=progress) as bar:
+            return by_ablation(setting, bar.advance), setting.full
+    found: list[tuple[Tensor, Tensor]] = []
+    passes = steps if method == "eap-ig" else 1
+    with Bar(total=len(setting.rows) * passes, what="attributing edges", show=progress) as bar:
+        for rows in setting.rows:
+            tokens: TokenBatch = setting.tokens.rows(rows)
+            if method == "eap":
+                found.append(by_gradient(setting, rows, tokens))
+                bar.advance(1)
+            else:
+                found.append(by_interpolation(setting, rows, tokens, steps, alphas, bar.advance))
+    edges, scores = zip(*found, strict=True)
+    return torch.cat(edges).cpu(), torch.cat(scores).cpu()
+
+
+def _empty(setting: Setting, method: EdgeMethod) -> Float[Tensor, " prompt"]:
+    """Scores with every edge ablated: with the paired run's values, that run's own scores."""
+    if setting.ablation != "resample" or method == "exact":
+        return setting.empty
+    prompts = setting.prompts
+    other = prompts.corrupted if setting.direction == "noise" else prompts.clean
+    assert other is not None  # there is a paired run
+    kind: Any = "last" if setting.metric.positions == "answer" else "all"
+    logits = setting.model.run(other, logits=kind).logits
+    return scored(setting, slice(None), logits).detach().cpu()
+
+
+def _check(method: str, steps: int, alphas: str) -> None:
+    if method not in EDGE_METHODS:
+        raise RunError(f"method={method!r}; for edges, expected one of {', '.join(EDGE_METHODS)}.")
+    if steps < 1:
+        raise RunError(f"steps={steps}: expected at least 1; 5 is usual for method='eap-ig'.")
+    if alphas not in ALPHAS:
+        raise RunError(f"alphas={alphas!r}; expected one of {', '.join(ALPHAS)}.")
+
+
+def _check_gradient(method: str, setting: Setting) -> None:
+    """Refuse metrics whose gradient is 0 for reasons that have nothing to do with the model."""
+    metric = setting.metric
+    if method == "exact":
+        return
+    if metric.name in _STEPS:
+        raise MetricError(
+            f"metric {metric.name!r} jumps as logits pass each other and is flat between: it has no "
+            "gradient. Use 'logit_diff', 'prob' or another smooth metric, or method='exact'."
+        )
+    if metric.needs_reference and method == "eap" and setting.direction == "noise":
+        raise MetricError(
+            f"metric {metric.name!r} compares with the clean run and is at its minimum there: its "
+            "gradient is 0, and so would be every estimate. Use method='eap-ig' or 'exact', or "
+            "another metric."
+        )
