@@ -7,7 +7,8 @@ from the gradient of the metric, all cells at once; ``interp.compare`` says how 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal
+from inspect import signature
+from typing import Any, Final, Literal, overload
 
 import torch
 from jaxtyping import Int
@@ -16,6 +17,8 @@ from torch import Tensor
 from interp import metrics
 from interp.attribution.donors import Giver
 from interp.attribution.drop import by_dropping
+from interp.attribution.edges.result import EdgeScores
+from interp.attribution.edges.verb import EDGE_METHODS, EdgeMethod, attribute_edges
 from interp.attribution.first_order import by_gradient
 from interp.attribution.integrated import by_integration
 from interp.attribution.part import Part
@@ -42,13 +45,19 @@ _METHODS: Final = ("gradient", "integrated", "atp-qk", "atp*")
 _STEPS: Final = ("rank", "accuracy", "diff_accuracy")
 
 
+@overload
+def attribute(
+    model: Model, prompts: Any, sites: Literal["edges"], **options: Any
+) -> EdgeScores: ...
+@overload
+def attribute(model: Model, prompts: Any, *rest: Any, **options: Any) -> AttributionResult: ...
 def attribute(
     model: Model,
     prompts: Prompts | str | Sequence[str] | Int[Tensor, "prompt pos"],
     *rest: Any,
     metric: str | Metric | Callable[..., Tensor] = "logit_diff",
-    method: Method = "gradient",
-    steps: int = 10,
+    method: Method | EdgeMethod | None = None,
+    steps: int | None = None,
     direction: Direction | None = None,
     source: Source = None,
     positions: Positions = None,
@@ -58,8 +67,11 @@ def attribute(
     seed: int = 0,
     batch: int | Literal["auto"] = "auto",
     progress: bool | None = None,
-) -> AttributionResult:
+    **of_edges: Any,
+) -> AttributionResult | EdgeScores:
     """Estimate what ``interp.patch`` would do in each cell, without running the cells.
+
+    With ``"edges"`` for the sites: a score for each edge of the model's graph, see below.
 
     ``attribute(model, prompts, sites)`` takes aligned Prompts; ``attribute(model, clean,
     corrupted, sites)`` takes two strings, two lists of strings, or two token tensors. Cells,
@@ -81,7 +93,8 @@ def attribute(
         sites: what would be patched; each wildcard, range or list makes an axis.
         metric: ``logit_diff``, ``prob``, ``prob_diff``, ``log_prob``, ``kl``, ``nll``, or a
             differentiable callable ``(logits [prompt, pos, vocab], prompts) -> [prompt]``.
-        method: how to estimate, with what it costs beside one run of the other side:
+        method: how to estimate, with what it costs beside one run of the other side (None:
+            ``"gradient"``):
             ``"gradient"``: (source - run) · ∂metric/∂a, one forward and one backward pass.
             ``"integrated"``: the gradient averaged along the line from the run's tensor to the
             source's, ``steps`` forward and backward passes for each point of each layer. All
@@ -93,11 +106,27 @@ def attribute(
             time, absolute values averaged over layers: **unsigned**. One backward pass for each
             layer.
         steps: of ``"integrated"``: α = (k - 1/2) / steps for k = 1..steps, where 0 is the run's
-            value and 1 the source's.
+            value and 1 the source's. None: 10.
         direction, source, positions, answers, foils, reference: as in :func:`interp.patch`.
         seed: of ``source="resample"`` and ``"noise"``.
         batch: prompts at a time, or ``"auto"``: as many as fit.
         progress: show a bar; None shows one for long work if a person can see it.
+
+    **Edges**: ``attribute(model, prompts, "edges", method=...)`` scores every edge of
+    :class:`interp.Graph` and returns :class:`EdgeScores`. A score is metric(edge ablated) -
+    metric(nothing ablated): negative means that the edge helps. Methods: ``"exact"`` ablates each edge
+    alone; ``"eap"`` and ``"eap-ig"`` (None means the latter) estimate all of them from gradients
+    (:mod:`interp.attribution.edges.eap`). Options beside metric, steps (5), reference, batch and
+    progress: ``direction="noise"`` (edges are ablated in the clean run) or ``"denoise"`` (in the
+    corrupted run, which gets clean values); ``positions=("S2", "END")`` counts edges at named
+    positions and at all others together; and
+
+        ablation: what an ablated edge carries: ``"resample"``, the paired corrupted run's value;
+            ``"zero"``; ``"mean"`` over ``reference``, by position and template.
+        alphas: of ``"eap-ig"``: ``"left"`` (0, 1/m, …; the published code's), ``"right"``,
+            ``"midpoint"``; 0 is the ablated embedding and 1 the run's own.
+        units: neurons that are nodes of their own, ``["m2.n77"]``.
+        freeze_norms: hold every norm's scale at the unedited run's.
 
     Raises:
         MetricError: the metric has no gradient, or needs what the prompts lack.
@@ -110,8 +139,18 @@ def attribute(
         Sundararajan et al. 2017 (arXiv:1703.01365). See the modules of this folder.
     """
     pairs, sites = arguments(model, prompts, rest, answers, foils, "attribute")
+    if sites == "edges":
+        given = {"method": method, "steps": steps, "direction": direction, "positions": positions}
+        options = {name: value for name, value in given.items() if value is not None}
+        return _edges(model, pairs, source, metric=metric, reference=reference, batch=batch,
+                      progress=progress, **options, **of_edges)  # fmt: skip
+    if of_edges:
+        raise RunError(
+            f"{', '.join(of_edges)}: not an option of attribute, or one of edges only: "
+            'attribute(model, prompts, "edges", ...).'
+        )
     how = metrics.resolve(metric)
-    _check(method, steps, how)
+    method, steps = _check(method or "gradient", 10 if steps is None else steps, how)
     direction = pick_direction(direction, source, pairs)
     _check_minimum(method, how, direction)
     grid = lay_out(model.anatomy, sites, positions, pairs)
@@ -179,9 +218,27 @@ def _estimate(
     return by_softmax(part) if method == "atp-qk" else by_gradient(part)
 
 
-def _check(method: str, steps: int, metric: Metric) -> None:
+def _edges(model: Model, pairs: Prompts, source: Source, **options: Any) -> EdgeScores:
+    if source is not None:
+        raise RunError(
+            f"source={source!r} belongs to sites: for edges, say what an ablated edge carries with "
+            "ablation='resample', 'zero' or 'mean'."
+        )
+    unknown = set(options) - set(signature(attribute_edges).parameters)
+    if unknown:
+        raise RunError(f"{', '.join(sorted(unknown))}: not an option of attribute for edges.")
+    positions = options.get("positions", ())
+    if isinstance(positions, str):
+        options["positions"] = (positions,)
+    return attribute_edges(model, pairs, **options)
+
+
+def _check(method: str, steps: int, metric: Metric) -> tuple[Method, int]:
     if method not in _METHODS:
-        raise RunError(f"method={method!r}; expected one of {', '.join(_METHODS)}.")
+        raise RunError(
+            f'method={method!r}; expected one of {", ".join(_METHODS)}, or for "edges" one of '
+            f"{', '.join(EDGE_METHODS)}."
+        )
     if steps < 1:
         raise RunError(f"steps={steps}: expected at least 1; 10 is usual for method='integrated'.")
     if metric.name in _STEPS:
@@ -190,6 +247,7 @@ def _check(method: str, steps: int, metric: Metric) -> None:
             "gradient to attribute by. Use 'logit_diff', 'prob' or another smooth metric, or "
             "interp.patch, which takes any."
         )
+    return method, steps  # type: ignore[return-value]
 
 
 def _check_minimum(method: str, metric: Metric, direction: str) -> None:

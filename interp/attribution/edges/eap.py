@@ -71,6 +71,7 @@ def by_interpolation(
     return total / steps, scores
 
 
+@torch.no_grad()
 def contract(
     setting: Setting, rows: slice, run: Trace, change: Float[Tensor, "source prompt pos d_model"]
 ) -> Scores:

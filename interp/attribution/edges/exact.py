@@ -31,9 +31,10 @@ def by_ablation(
     for low in range(0, n, step):
         numbers = torch.arange(low, min(low + step, n))
         kept = full.expand(len(numbers), *full.shape).clone()
-        place = tuple(axis[numbers] for axis in where)
-        kept[(torch.arange(len(numbers)), *place)] = False
+        place = [axis[numbers] for axis in where]
+        at: tuple[Tensor, ...] = (torch.arange(len(numbers)), *place)
+        kept[at] = False
         scores = setting.scores(kept)  # [edge, prompt]
-        out[(slice(None), *place)] = (scores - setting.full).T
+        out[:, *place] = (scores - setting.full).T
         advance(len(numbers))
     return out

@@ -73,7 +73,8 @@ class Trace:
         graph, parts = self.setting.graph, self.setting.parts
         inputs = [key for key in self.seen if key[0] in _READ or key == ("resid_post", None)]
         found = dict(zip(inputs, torch.autograd.grad(
-            self.scores.sum(), [self.seen[key] for key in inputs], materialize_grads=True,
+            self.scores, [self.seen[key] for key in inputs],
+            torch.ones_like(self.scores), materialize_grads=True,
         ), strict=True))  # fmt: skip
         for layer in range(graph.n_layers):
             norm = parts.before_attention(layer)
