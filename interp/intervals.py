@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interp.errors import MetricError
 
-__all__ = ["Interval", "bootstrap"]
+__all__ = ["Interval", "bootstrap", "resamples"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ def bootstrap(
     if prompts == 1:
         nan = torch.full_like(mean, torch.nan)
         return Interval(mean, nan, nan, level)
-    weights = _resamples(prompts, n, seed).to(values.device)
+    weights = resamples(prompts, n, seed).to(values.device)
     flat = values.detach().double().reshape(-1, prompts)
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2]).to(flat)
     # In pieces: torch.quantile refuses inputs of more than 16 million numbers.
@@ -85,7 +85,7 @@ def bootstrap(
     return Interval(mean, low, high, level)
 
 
-def _resamples(prompts: int, n: int, seed: int) -> Float[Tensor, "prompt resample"]:
+def resamples(prompts: int, n: int, seed: int) -> Float[Tensor, "prompt resample"]:
     """How often each prompt is drawn in each resample, as a share of the draws."""
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randint(prompts, (prompts, n), generator=generator)

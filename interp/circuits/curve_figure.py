@@ -1,0 +1,43 @@
+"""A faithfulness curve as a figure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+
+from interp.figures.style import PALETTE, canvas, wrapped
+
+if TYPE_CHECKING:
+    from interp.circuits.curve_result import FaithfulnessCurve
+
+__all__ = ["draw"]
+
+_GREY, _INK = "#9aa5ae", "#222222"
+
+
+def draw(found: FaithfulnessCurve, title: str | None) -> Figure:
+    """f over the share of edges, with its interval; grey: random rankings."""
+    interval, x = found.interval(), list(found.fractions)
+    with canvas(5.5, 3.4) as (figure, axes):
+        axes.axhline(1, color=_INK, linewidth=0.8, linestyle="--")
+        axes.axhline(0, color=_INK, linewidth=0.8, linestyle=":")
+        for i, draw_ in enumerate(found.random_faithfulness.tolist()):
+            label = f"random ranking, CPR {float(found.random_cpr.mean()):.3f}" if not i else None
+            axes.plot(x, draw_, color=_GREY, linewidth=0.9, label=label)
+        axes.fill_between(x, interval.low.tolist(), interval.high.tolist(), color=PALETTE[0],
+                          alpha=0.15, linewidth=0)  # fmt: skip
+        axes.plot(x, interval.mean.tolist(), "o-", color=PALETTE[0], markersize=4,
+                  label=f"{found.method}, CPR {found.cpr:.3f}, CMD {found.cmd:.3f}")  # fmt: skip
+        if min(x) > 0:
+            axes.set_xscale("log")
+        axes.set_xticks(
+            x, [f"{k:g}\n{n:,}" for k, n in zip(x, found.counts, strict=True)], fontsize=7
+        )
+        axes.minorticks_off()
+        axes.set_xlabel(f"share of the {found.n_edges:,} edges kept, and their number")
+        axes.set_ylabel("faithfulness (0 empty, 1 model)")
+        own = f"{found.provenance.model}, {found.metric}, {found.ablation} ablation: {found.selection}"
+        axes.set_title(wrapped(title or own, 5.0))
+        axes.legend(frameon=False, fontsize=7.5, loc="best")
+    return figure
