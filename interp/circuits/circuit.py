@@ -15,7 +15,7 @@ count.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 
 
 __all__ = ["Circuit"]
+
+# What is given may be looser than what is kept: any collection of edges, roles as text or as lists.
+if TYPE_CHECKING:
+    Edges = frozenset[str]
+    Roles = Mapping[str, tuple[str, ...]]
+else:
+    Edges, Roles = Collection[str], Mapping[str, str | Collection[str]]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -61,7 +68,7 @@ class Circuit(EdgeSet):
     """
 
     name: str
-    edges: frozenset[str]
+    edges: Edges
     shape: Mapping[str, Any]
     model: str = ""
     weights_hash: str | None = None
@@ -70,7 +77,7 @@ class Circuit(EdgeSet):
     positions: tuple[str, ...] = ()
     prompts: Mapping[str, Any] = field(default_factory=dict)
     method: Mapping[str, Any] = field(default_factory=dict)
-    roles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    roles: Roles = field(default_factory=dict)
     source: str = ""
     measured: Mapping[str, Any] = field(default_factory=dict)
     provenance: Provenance | None = None
@@ -185,7 +192,7 @@ class Circuit(EdgeSet):
     def to_frame(self) -> DataFrame:
         """One row for each edge, in the graph's order.
 
-        ``edge``, ``source``, ``dest`` (nodes), ``channel`` (q, k, v or none), ``position`` where
+        ``edge``, ``source``, ``dest`` (nodes), ``channel`` (q, k, v or ""), ``position`` where
         edges have one, ``source_roles``, ``dest_roles``, and ``score`` where there are scores.
         """
         return tables.frame(self)

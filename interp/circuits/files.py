@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from dataclasses import fields as fields_of
 from pathlib import Path
@@ -72,9 +72,8 @@ def rendered(circuit: Circuit, *, scores: str | None = None) -> str:
     for key, value in values.items():
         if key == "edges":
             lines.append(f' "edges": [{_block(map(_json, circuit.ordered))}]')
-        elif key in _BLOCKS and value:
-            entries = (f"{_json(name)}: {_json(one)}" for name, one in value.items())
-            lines.append(f" {_json(key)}: {{{_block(entries)}}}")
+        elif key in _BLOCKS:
+            lines.append(f" {_json(key)}: {_object(value)}")
         else:
             lines.append(_line(key, value))
     return "{\n" + ",\n".join(lines) + "\n}\n"
@@ -84,10 +83,17 @@ def _line(key: str, value: Any) -> str:
     return f" {_json(key)}: {_json(value)}"
 
 
-def _block(entries: Any) -> str:
+def _object(value: Any, depth: int = 1) -> str:
+    """An object with one entry a line, objects in it too."""
+    if not isinstance(value, dict):
+        return _json(value)
+    return f"{{{_block((f'{_json(key)}: {_object(one, depth + 1)}' for key, one in value.items()), depth)}}}"
+
+
+def _block(entries: Iterable[str], depth: int = 1) -> str:
     """One entry a line."""
-    text = ",\n".join(f"  {entry}" for entry in entries)
-    return f"\n{text}\n " if text else ""
+    text = ",\n".join(f"{' ' * (depth + 1)}{entry}" for entry in entries)
+    return f"\n{text}\n{' ' * depth}" if text else ""
 
 
 def _json(value: Any) -> str:

@@ -82,6 +82,7 @@ def frame(circuit: Circuit) -> DataFrame:
     rows = []
     for edge in circuit.ordered:
         row = {"edge": edge, **_parts(edge)}
+        row["channel"] = row["channel"] or ""
         row |= {
             f"{end}_roles": ", ".join(circuit.roles.get(row[end], ())) for end in ("source", "dest")
         }
