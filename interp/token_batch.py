@@ -169,15 +169,15 @@ class TokenBatch:
             counted = counted - before.cummax(-1).values
         return (counted - 1).clamp(min=0)
 
-    def may_attend(self) -> Bool[Tensor, "batch pos key"]:
-        """Who may attend to whom: causally, to real tokens, within a text.
+    def may_attend(self, *, causal: bool = True) -> Bool[Tensor, "batch pos key"]:
+        """Who may attend to whom: to real tokens, within a text, and to no later ones if causal.
 
         A token of padding sees its neighbours in padding, since a row of no key at all is NaN.
         """
         allowed = self.mask[:, None, :] == self.mask[:, :, None]
         if self.segments is not None:
             allowed &= self.segments[:, :, None] == self.segments[:, None, :]
-        return allowed.tril()
+        return allowed.tril() if causal else allowed
 
     def left_padded(self) -> TokenBatch:
         """The same prompts with their padding on the left, where generation needs it."""

@@ -41,12 +41,14 @@ class Tokenization:
             text method raise and leaves token tensors usable.
         n_vocab: rows of the model's embedding; ids must be below it.
         n_ctx: longest input the model takes, None if it has no limit.
+        n_out: columns of the logits where they are no tokens of this vocabulary; None: they are.
     """
 
     tokenizer: Any
     _: KW_ONLY
     n_vocab: int
     n_ctx: int | None = None
+    n_out: int | None = None
 
     def __repr__(self) -> str:
         name = type(self.tokenizer).__name__ if self.tokenizer is not None else "no tokenizer"

@@ -57,7 +57,7 @@ def by_dropping(
     gates = {
         f"L{layer}.{branch}": gate(layer)
         for layer in range(n_layers)
-        for branch in ("attn_out", "mlp_out")
+        for branch in part.anatomy.branches
     }
     run, estimate = with_softmax(part, gates)
     summed = torch.zeros(len(part.cells), len(part.tokens), device=run.scores.device)

@@ -80,14 +80,14 @@ def _culprit(anatomy: Anatomy, batch: TokenBatch) -> str:
 def _gaps(anatomy: Anatomy, batch: TokenBatch) -> list[tuple[float, str]]:
     """For the embedding and for each block, how far the stream is from the sum, and its name."""
     last = anatomy.n_layers - 1
-    branches = ("resid_pre", "attn_out", "mlp_out")
+    branches = anatomy.branches
     outside = ["embed"] + ["pos_embed"] * ("pos_embed" not in anatomy.refused)
-    save = [*outside, *(f"L*.{point}" for point in branches), f"L{last}.resid_post"]
+    save = [*outside, *(f"L*.{point}" for point in ("resid_pre", *branches)), f"L{last}.resid_post"]
     cache = execute(anatomy, batch, save=save, logits="none").cache
     stream = [cache[f"L{n}.resid_pre"] for n in range(last + 1)] + [cache[f"L{last}.resid_post"]]
     sums = [sum((cache[name] for name in outside), torch.zeros_like(stream[0]))]
     for n in range(last + 1):
-        sums.append(stream[n] + cache[f"L{n}.attn_out"] + cache[f"L{n}.mlp_out"])
+        sums.append(sum((cache[f"L{n}.{branch}"] for branch in branches), stream[n]))
     names = [f"L{n}.resid_pre" for n in range(last + 1)] + [f"L{last}.resid_post"]
     size = [float(x[batch.mask].abs().max().clamp(min=1e-6)) for x in stream]
     far = [float((a - b)[batch.mask].abs().max()) for a, b in zip(stream, sums, strict=True)]

@@ -121,7 +121,7 @@ def outline(anatomy: Anatomy, at: str | Site, by: By) -> Outline:
     return Outline(
         anatomy, site, by,
         attn=range(layer + (site.point != "resid_pre")),
-        mlp=range(layer + (site.point == "resid_post")),
+        mlp=range(0 if anatomy.attention_only else layer + (site.point == "resid_post")),
     )  # fmt: skip
 
 

@@ -215,9 +215,10 @@ def _token_ids(model: Model, tokens: Any) -> list[int]:
     if not all(isinstance(t, str | int) for t in listed):
         raise PromptError(f"tokens={listed}; expected words of one token, or whole numbers.")
     ids = [model.to_single_token(t) if isinstance(t, str) else t for t in listed]
-    if not ids or not all(0 <= i < model.d_vocab for i in ids) or len(set(ids)) < len(ids):
+    if not ids or not all(0 <= i < model.d_vocab_out for i in ids) or len(set(ids)) < len(ids):
         raise PromptError(
-            f"tokens={ids}; expected at least one, each once, with ids from 0 to {model.d_vocab - 1}."
+            f"tokens={ids}; expected at least one, each once, with ids from 0 to "
+            f"{model.d_vocab_out - 1}."
         )
     return ids
 
@@ -232,7 +233,7 @@ def _control(
         return random_directions(target.vectors, draws=draws, seed=seed), "random directions"
     if single and len(different(target).unique()) >= LEAST:
         return shuffle(target, draws=draws, seed=seed), "shuffled answers"
-    drawn = random_tokens(target, d_vocab=model.d_vocab, draws=draws, seed=seed)
+    drawn = random_tokens(target, d_vocab=model.d_vocab_out, draws=draws, seed=seed)
     return drawn, "random tokens"
 
 

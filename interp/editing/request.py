@@ -158,11 +158,11 @@ def _ids(model: Model, target: Any) -> tuple[int, ...]:
             "several."
         )
     ids = tuple(int(i) for i in given.tolist())
-    wrong = [i for i in ids if not 0 <= i < model.d_vocab]
+    wrong = [i for i in ids if not 0 <= i < model.d_vocab_out]
     if wrong or not ids:
         raise PromptError(
             f"the target {target!r} has {f'the id {wrong[0]}' if wrong else 'no token'}: expected 0 "
-            f"to {model.d_vocab - 1}, one or more."
+            f"to {model.d_vocab_out - 1}, one or more."
         )
     return ids
 

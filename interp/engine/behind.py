@@ -181,7 +181,7 @@ def _behind_attention(
             if spot.site.point == "resid_mid":
                 own = mid[cell * rows : (cell + 1) * rows]
                 put(own, spot, values, where, cell, base.width)
-    return mid + _mlp(base.anatomy, layer, mid)
+    return mid if base.anatomy.attention_only else mid + _mlp(base.anatomy, layer, mid)
 
 
 def _from_z(

@@ -118,10 +118,11 @@ def _difference(base: Base, layer: int) -> float:
 def _sums(base: Base) -> float:
     """Between the stream behind each block and the sum of what stood before it and was added."""
     layers = range(base.anatomy.n_layers)
-    if any((f"{half}_out", n) not in base.seen for half in ("attn", "mlp") for n in layers):
+    branches = base.anatomy.branches
+    if any((branch, n) not in base.seen for branch in branches for n in layers):
         return float("inf")
     return max(
-        _relative(base.resid[n] + base.seen["attn_out", n] + base.seen["mlp_out", n],
+        _relative(base.resid[n] + sum(base.seen[branch, n] for branch in branches),
                   base.resid[n + 1])
         for n in layers
     )  # fmt: skip

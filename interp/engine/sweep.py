@@ -144,8 +144,7 @@ class Budget:
     def of(cls, base: Base, readout: Readout) -> Budget:
         resid, anatomy = base.resid[0], base.anatomy
         free, size = available(resid.device), resid.element_size()
-        vocab = anatomy.hf.config.get_text_config().vocab_size
-        read = vocab if readout.vocab is None else len(readout.vocab)
+        read = anatomy.d_vocab_out if readout.vocab is None else len(readout.vocab)
         logits = read * (base.width if readout.answer is None else 1)
         row = len(base) * anatomy.d_model * size
         per_cell = 4 * len(base) * logits * size

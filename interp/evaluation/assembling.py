@@ -43,7 +43,7 @@ def assemble(
             sums = table.columns(variant, row[0], subject.name, row[1], subject.aside.means)
             dead = _dead(table, variant, row)
             loss = estimate(MEASURES["ce_original"], sums)[0]
-            guessing = loss > _GUESS * math.log(subject.model.d_vocab)
+            guessing = loss > _GUESS * math.log(subject.model.d_vocab_out)
             if guessing:
                 guesses[subject.name] = loss
             for j, measure in enumerate(MEASURES.values()):

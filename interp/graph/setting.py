@@ -148,6 +148,8 @@ class Setting:
     @property
     def start(self) -> int:
         """The first column at which anything ablated can differ, or that is read."""
+        if not self.model.anatomy.causal:  # what stands at one column reaches all of them
+            return 0
         columns = [self.tokens.ids.shape[1] - 1]
         columns += [int(self.prompts.differing().min())] if self.ablation == "resample" else [0]
         columns += [] if self._whole else [int(self.prompts.answer_column.min())]

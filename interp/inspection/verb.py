@@ -136,7 +136,7 @@ def features(
         provenance=replace(
             provenance, model=model.name, weights_hash=model.weights_hash, seed=seed
         ),
-    ).with_texts(token_texts(model))  # fmt: skip
+    ).with_texts(token_texts(model, out=True))  # fmt: skip
 
 
 # -- what was asked ------------------------------------------------------------------------
@@ -270,7 +270,7 @@ def _described(
 ) -> dict[str, Any]:  # fmt: skip
     """What the weights say, as the result's attributes."""
     pairs, notes = chosen.pairs, {}
-    top = min(top, model.d_vocab)
+    top = min(top, model.d_vocab_out)
     out: dict[str, Any] = {
         "names": tuple(feature_name(dictionary, *pair) for pair in pairs),
         "parts": tuple(part for part, _ in pairs), "units": tuple(unit for _, unit in pairs),

@@ -84,8 +84,8 @@ def lens(
         SiteError: a site that does not exist, is not of the model's width, or that the tuned
             lens was not trained for.
     """
-    if not 1 <= top <= model.d_vocab:
-        raise PromptError(f"top={top}; expected 1 to {model.d_vocab}, the vocabulary's size.")
+    if not 1 <= top <= model.d_vocab_out:
+        raise PromptError(f"top={top}; expected 1 to {model.d_vocab_out}, the vocabulary's size.")
     if scale not in ("own", "final"):
         raise RunError(f"scale={scale!r}; expected 'own' or 'final'.")
     if using is not None and not isinstance(using, TunedLens):

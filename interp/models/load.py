@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from interp.errors import CheckpointError, InterpError, ModelError, nearest
+from interp.models.hooked.source import adopt, is_hooked
 from interp.models.model import Model
 from interp.paths import data_dir
 
@@ -26,7 +27,7 @@ _SMALL = 2**29  # bytes below which a checkpoint loads at once
 
 
 def load(
-    source: str | Path | PreTrainedModel,
+    source: str | Path | PreTrainedModel | Any,
     *,
     tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
     revision: str | None = None,
@@ -38,9 +39,12 @@ def load(
 
     Args:
         source: ``"demo"`` (the model that ships with this package), a checkpoint folder, a
-            name on the Hugging Face hub (``"gpt2"``), or a Hugging Face model object, which
-            is used as it is and never changed.
-        tokenizer: a tokenizer object, folder or name; by default the checkpoint's own. A
+            name on the Hugging Face hub (``"gpt2"``), a Hugging Face model object, which
+            is used as it is and never changed, or a TransformerLens model: a
+            ``TransformerBridge``, whose weights are shared, or a ``HookedTransformer``, whose
+            weights are copied. What was made of it must give the same logits.
+        tokenizer: a tokenizer object, folder or name; by default the checkpoint's (or the
+            TransformerLens model's) own. A
             folder without one loads; text input then raises.
         revision: a hub revision, or one of the demo model's early checkpoints
             (``"step-1000"``).
@@ -73,7 +77,9 @@ def load(
         name = str(source) if folder is None or source == "demo" else folder.resolve().name
         name += f"@{revision}" if revision else ""
         return Model.wrap(hf, tokenizer, name=name, level=check)
-    _expect_model(source)
+    hooked = is_hooked(source)
+    if not hooked:
+        _expect_model(source)
     if where is not None or precision is not None or revision is not None:
         raise ModelError(
             "device=, dtype= or revision= were given with a model object, which is used as it is: "
@@ -81,6 +87,9 @@ def load(
         )
     if isinstance(tokenizer, str | Path):
         tokenizer = _tokenizer(tokenizer, str(tokenizer), None)
+    if hooked:
+        hf, own, name = adopt(source)
+        return Model.wrap(hf, own if tokenizer is None else tokenizer, name=name, level=check)
     name = getattr(source.config, "name_or_path", "") or type(source).__name__
     return Model.wrap(source, tokenizer, name=name, level=check)
 
@@ -252,6 +261,6 @@ def _expect_model(source: object) -> None:
 
     if not isinstance(source, PreTrainedModel):
         raise ModelError(
-            f"interp.load was given a {type(source).__name__}; expected a name, a folder or a "
-            "Hugging Face model object."
+            f"interp.load was given a {type(source).__name__}; expected a name, a folder, a "
+            "Hugging Face model object or a TransformerLens model."
         )

@@ -75,7 +75,13 @@ class Model:
         if level is not False:
             anatomy, report = check(anatomy, "quick" if level is True else level)
         embedding: Any = hf.get_input_embeddings()
-        tokens = Tokenization(tokenizer, n_vocab=embedding.num_embeddings, n_ctx=anatomy.n_ctx)
+        out = anatomy.d_vocab_out
+        tokens = Tokenization(
+            tokenizer,
+            n_vocab=embedding.num_embeddings,
+            n_ctx=anatomy.n_ctx,
+            n_out=None if out == anatomy.hf.config.get_text_config().vocab_size else out,
+        )
         return cls(hf, tokens, name, anatomy, report)
 
     # -- what it is --------------------------------------------------------------------
@@ -103,6 +109,11 @@ class Model:
     @property
     def d_vocab(self) -> int:
         return self.tokens.n_vocab
+
+    @property
+    def d_vocab_out(self) -> int:
+        """Width of the logits: ``d_vocab``, but in models that answer in a vocabulary of their own."""
+        return self.anatomy.d_vocab_out
 
     @property
     def n_ctx(self) -> int | None:
@@ -290,7 +301,7 @@ class Model:
             width=width,
             save=resolve(self.anatomy, save),
             logit_positions={"all": width, "last": 1, "none": 0}[logits],
-            d_vocab=self.d_vocab,
+            d_vocab=self.d_vocab_out,
             grad=grad,
         )
 

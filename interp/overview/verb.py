@@ -134,8 +134,8 @@ def _logits(model: Model, ids: Int[Tensor, " pos"]) -> Float[Tensor, " vocab"]:
 def _token(model: Model, given: str | int, word: str) -> int:
     if isinstance(given, str):
         return model.to_single_token(given)
-    if not (isinstance(given, int) and 0 <= given < model.d_vocab):
-        raise PromptError(f"{word}={given}; expected a token id from 0 to {model.d_vocab - 1}.")
+    if not (isinstance(given, int) and 0 <= given < model.d_vocab_out):
+        raise PromptError(f"{word}={given}; expected a token id from 0 to {model.d_vocab_out - 1}.")
     return given
 
 

@@ -201,7 +201,7 @@ def _received_plainly(
 ) -> dict[Spot, Tensor]:
     """The same by whole runs: every branch is frozen at its own value, but the senders'."""
     anatomy = model.anatomy
-    branches = [f"L{n}.{kind}" for n in range(anatomy.n_layers) for kind in ("attn_out", "mlp_out")]
+    branches = [f"L{n}.{kind}" for n in range(anatomy.n_layers) for kind in anatomy.branches]
     base = execute(anatomy, tokens, save=branches, logits="none", rows_at_once=batch).cache
     made: dict[Spot, Tensor] = {}
     frozen: dict[Cell, dict[str, Edit]] = {}

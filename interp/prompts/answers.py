@@ -61,6 +61,11 @@ def answer_ids(
     rows = []
     for row, given in enumerate(sets):
         strings = [one for one in given if isinstance(one, str)]
+        if strings and tokens.n_out is not None:
+            raise PromptError(
+                f"prompt {row}, {word}: {strings[0]!r} is a word, but this model answers in "
+                f"{tokens.n_out} columns that are no tokens of its input: give their numbers."
+            )
         try:
             after = texts[row] if texts else None
             ids = tokens.to_single_tokens(strings, after=after) if strings else []
@@ -71,7 +76,7 @@ def answer_ids(
             ) from error
         found = iter(ids)
         rows.append([next(found) if isinstance(one, str) else one for one in given])
-        _check_vocabulary(rows[-1], tokens.n_vocab, row, word)
+        _check_vocabulary(rows[-1], tokens.n_out or tokens.n_vocab, row, word)
     return pad_sets(rows)
 
 

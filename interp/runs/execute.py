@@ -163,7 +163,7 @@ def _rows_at_once(
         width=width,
         save=sites,
         logit_positions={"all": width, "last": 1, "none": 0}[logits],
-        d_vocab=anatomy.hf.config.get_text_config().vocab_size,
+        d_vocab=anatomy.d_vocab_out,
         grad=grad,
     )
     if kept + rows * per_row < SMALL:

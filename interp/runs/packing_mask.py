@@ -39,7 +39,7 @@ def packing_mask(anatomy: Anatomy, batch: TokenBatch) -> Mask | dict[str, Mask]:
             "rows: give each text a row of its own."
         )
     window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
-    allowed = batch.may_attend()
+    allowed = batch.may_attend(causal=anatomy.causal)
     dtype = next(anatomy.hf.parameters()).dtype
     if window and kinds and "sliding_attention" in kinds:
         near = _near(allowed, window)

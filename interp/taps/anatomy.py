@@ -88,8 +88,25 @@ class Anatomy:
         return len(self.blocks)
 
     @property
+    def attention_only(self) -> bool:
+        """Whether the blocks have no MLP: each is its attention alone."""
+        return bool(getattr(self.hf.config.get_text_config(), "attention_only", False))
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Points at which a block adds to the residual stream."""
+        return ("attn_out",) if self.attention_only else ("attn_out", "mlp_out")
+
+    @property
+    def d_vocab_out(self) -> int:
+        """Width of the logits; that of the embedding but in models with another output vocabulary."""
+        config = self.hf.config.get_text_config()
+        return int(getattr(config, "output_vocab_size", None) or config.vocab_size)
+
+    @property
     def d_mlp(self) -> int | None:
-        """Neurons of one block; None where an MLP has no such number (mixtures of experts)."""
+        """Neurons of one block; None where an MLP has no such number (mixtures of experts), or
+        there is none."""
         down: Any = self.blocks[0].down
         if down is None:
             return None

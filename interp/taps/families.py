@@ -73,8 +73,9 @@ class Family:
 
     def of(self, config: Any) -> Family:
         """The family without the parts that models of this config do without."""
-        gone = [name for holds, names in self.without_if if holds(config) for name in names]
-        return replace(self, **dict.fromkeys(gone)) if gone else self
+        parts = [names for holds, names in self.without_if if holds(config)]
+        gone: Any = dict.fromkeys(name for names in parts for name in names)
+        return replace(self, **gone) if gone else self
 
 
 def _refuse(reason: str, *points: str) -> dict[str, str]:

@@ -72,14 +72,14 @@ def ov_circuit(
     check_head(model, layer, head)
     options = {"folded": folded, "normalise": normalise, "through_mlp0": through_mlp0}
     rows = _tokens(model, layer, None, **options)
-    maps, texts = heads_of(model, layer, folded=folded), token_texts(model)
+    maps = heads_of(model, layer, folded=folded)
     out = unembedding(model, folded=folded, centre=centre)
     return Circuit(
         matrix=Factored(rows @ maps.v[head], maps.o[head] @ out),
         kind="ov",
         head=f"L{layer}.H{head}",
-        rows=texts,
-        columns=texts,
+        rows=token_texts(model),
+        columns=token_texts(model, out=True),
         offset=None,
         start="embedding + MLP 0" if through_mlp0 else "embedding",
         provenance=Provenance.of(

@@ -180,7 +180,7 @@ def decode(
     """
     labels, rows = _rows(model, what, folded, names)
     found = read(rows, vocabulary(model, through, folded=folded, centre=centre), top=top)
-    texts = token_texts(model)
+    texts = token_texts(model, out=through == "unembed")
     words: dict[str, Any] = {
         f"{end}_tokens": tuple(tuple(texts[i] for i in row) for row in ids.tolist())
         for end, ids in (("top", found.top_ids), ("bottom", found.bottom_ids))

@@ -75,9 +75,14 @@ def unembedding(
     return w_u - w_u.mean(-1, keepdim=True) if centre else w_u
 
 
-def token_texts(model: Model) -> tuple[str, ...]:
-    """Each token of the vocabulary as text; its id where there is no tokenizer."""
-    ids = range(model.d_vocab)
-    if model.tokenizer is None:
+def token_texts(model: Model, *, out: bool = False) -> tuple[str, ...]:
+    """Each token of the vocabulary as text; its id where there is no tokenizer.
+
+    Args:
+        out: each column of the logits, which in some models are no tokens of the input.
+    """
+    own = out and model.tokens.n_out is not None
+    ids = range(model.d_vocab_out if out else model.d_vocab)
+    if model.tokenizer is None or own:
         return tuple(map(str, ids))
     return tuple(model.to_str_tokens(list(ids)))

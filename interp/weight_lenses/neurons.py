@@ -161,7 +161,8 @@ def decode_neurons(
     if controls < 1:
         raise MetricError(f"controls={controls}; expected 1 or more.")
     layers = Index(str(layer)).expand(model.n_layers, "layer")
-    vectors, texts = vocabulary(model, through, folded=folded, centre=True), token_texts(model)
+    vectors = vocabulary(model, through, folded=folded, centre=True)
+    texts = token_texts(model, out=through == "unembed")
     generator = torch.Generator().manual_seed(seed)
     found, null = [], []
     total = len(layers) * ((model.anatomy.d_mlp or 0) + controls)

@@ -85,7 +85,7 @@ def svd(
     where = f"L{layer}.{which}" if head is None else f"L{layer}.H{head}.{which}"
     n = min(n, len(s))
     read, written = (
-        decode(model, x[:, :n].T, top=min(top, model.d_vocab), folded=folded,
+        decode(model, x[:, :n].T, top=min(top, model.d_vocab_out), folded=folded,
                names=[f"{where}[{i}]" for i in range(n)]) if side in sides else None
         for side, x in (("l", u), ("r", v))
     )  # fmt: skip

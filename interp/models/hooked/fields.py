@@ -13,7 +13,7 @@ from typing import Any, Final
 from interp.errors import ModelError
 from interp.models.hooked.parts import ACTIVATIONS
 
-__all__ = ["DEFAULTS", "refuse"]
+__all__ = ["DEFAULTS", "SIZES", "described", "refuse"]
 
 #: Fields that are read, with TransformerLens's defaults (as plain mappings may leave them out).
 DEFAULTS: Final[dict[str, Any]] = {
@@ -29,7 +29,7 @@ DEFAULTS: Final[dict[str, Any]] = {
     "window_size": None, "model_name": "custom",
 }  # fmt: skip
 #: Fields that every config has.
-_SIZES: Final = ("d_model", "d_head", "n_layers", "n_ctx")
+SIZES: Final = ("d_model", "d_head", "n_layers", "n_ctx")
 #: Fields that change nothing that is computed: hooks, initialisation, names, tokens, the past.
 _IDLE: Final = frozenset({
     "use_attn_result", "use_split_qkv_input", "use_hook_mlp_in", "use_attn_in", "use_hook_tokens",
@@ -75,20 +75,26 @@ _REFUSED: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
 }  # fmt: skip
 
 
+def described(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that say what is computed, without those that a bridge takes from elsewhere."""
+    known = {*DEFAULTS, *SIZES, *_REFUSED, "original_architecture"}
+    return {**DEFAULTS, **{name: value for name, value in cfg.items() if name in known}}
+
+
 def refuse(cfg: Mapping[str, Any]) -> None:
     """Raise for a config whose computation is not written here.
 
     Raises:
         ModelError: the field, its value and the reason.
     """
-    for name in (*_SIZES, "d_vocab"):
+    for name in (*SIZES, "d_vocab"):
         if not isinstance(cfg.get(name), int) or cfg[name] < 1:
             raise ModelError(f"cfg.{name}={cfg.get(name)!r}; expected a positive number.")
     for name, value in cfg.items():
         condition, reason = _REFUSED.get(name, (None, ""))
         if condition is not None and condition(value):
             raise _error(name, value, reason)
-        if not (condition or name in DEFAULTS or name in _SIZES or name in _IDLE) and _set(value):
+        if not (condition or name in DEFAULTS or name in SIZES or name in _IDLE) and _set(value):
             raise _error(name, value, "this field is not known, nor what it changes")
     if cfg.get("original_architecture") in _OLMO:
         raise _error("original_architecture", cfg["original_architecture"],

@@ -56,10 +56,10 @@ class HookedModel(HookedPreTrainedModel):
             if config.position_embedding == "standard"
             else None
         )
-        self.rotary = nn.ModuleDict()
-        if config.rotary:
-            kinds = {config.windowed(layer) for layer in range(config.num_hidden_layers)}
-            self.rotary |= {_kind(local): Rotary(config, local=local) for local in sorted(kinds)}
+        kinds = sorted({config.windowed(layer) for layer in range(config.num_hidden_layers)})
+        self.rotary = nn.ModuleDict(
+            {_kind(local): Rotary(config, local=local) for local in kinds if config.rotary}
+        )
         self.blocks = nn.ModuleList(
             HookedBlock(config, layer) for layer in range(config.num_hidden_layers)
         )
@@ -71,7 +71,7 @@ class HookedModel(HookedPreTrainedModel):
         """The embedding of tokens."""
         return self.embed
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Put another embedding of tokens in its place."""
         self.embed = value
 
@@ -146,7 +146,7 @@ class HookedForCausalLM(HookedPreTrainedModel, GenerationMixin):
         """The embedding of tokens."""
         return self.model.embed
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Put another embedding of tokens in its place."""
         self.model.embed = value
 
@@ -202,6 +202,6 @@ def _kind(windowed: bool) -> str:
     return "sliding_attention" if windowed else "full_attention"
 
 
-AutoConfig.register(HookedConfig.model_type, HookedConfig)
-AutoModel.register(HookedConfig, HookedModel)
-AutoModelForCausalLM.register(HookedConfig, HookedForCausalLM)
+AutoConfig.register(HookedConfig.model_type, HookedConfig, exist_ok=True)
+AutoModel.register(HookedConfig, HookedModel, exist_ok=True)
+AutoModelForCausalLM.register(HookedConfig, HookedForCausalLM, exist_ok=True)

@@ -82,8 +82,8 @@ class Rotary(nn.Module):
     def __init__(self, config: HookedConfig, *, local: bool) -> None:
         super().__init__()
         assert config.rotary_dim is not None
-        other = local and config.rotary_base_local is not None
-        self.base = config.rotary_base_local if other else config.rotary_base
+        own = config.rotary_base_local if local else None
+        self.base = config.rotary_base if own is None else own
         self.factor = 1.0 if local else config.rotary_factor
         self.dim = config.rotary_dim
         self.adjacent = config.rotary_adjacent_pairs
