@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     import networkx as nx
     from pandas import DataFrame
 
+    from interp.circuits.drawing import CircuitPage, Drawing
+    from interp.circuits.evaluation_result import CircuitEvaluation
+
 
 __all__ = ["Circuit"]
 
@@ -186,6 +189,67 @@ class Circuit(EdgeSet):
         own = {node: roles for node, roles in self.roles.items() if node in ends}
         measured = self.measured if kept == self.edges else {}
         return replace(self, edges=kept, roles=own, measured=measured)
+
+    # -- measured and drawn --------------------------------------------------------------
+
+    def evaluate(self, model: Any, prompts: Any = None, **options: Any) -> CircuitEvaluation:
+        """Measure how faithful, complete and minimal it is, beside random circuits of its size.
+
+        The circuit is run as it is: nothing is pruned. Its own metric and ablation are used where
+        no other is given.
+
+        Args:
+            model: a model, or a :class:`interp.graph.Setting`, which has prompts of its own.
+            prompts: prompts that the circuit was *not* found on; it warns of others.
+            options: ``metric``, ``ablation``, ``reference`` (other prompts, for means), ``seed`` and
+                the numbers of random sets: see :func:`interp.circuits.evaluation.evaluate`.
+
+        Raises:
+            CircuitError: the model's graph is another one, or there are no prompts.
+            GapError: the metric hardly differs between the model and the empty circuit.
+        """
+        from interp.circuits.evaluation import evaluate
+
+        return evaluate(self, model, prompts, **options)
+
+    def draw(
+        self,
+        *,
+        scores: Any = None,
+        title: str | None = None,
+        width: float | None = None,
+        top: int | None = None,
+    ) -> Drawing:
+        """Draw it in layers, embeddings at the bottom: ``circuit.draw().save("circuit.svg")``.
+
+        Args:
+            scores: of edges, which give widths and colours; None: its own, if it has any.
+            title: None: its name and model.
+            width: in inches; None: the natural one.
+            top: draw only the edges of the largest \\|score\\|.
+
+        Raises:
+            CircuitError: nothing to draw or too much to see, ``top`` without scores, or scores of
+                other edges.
+        """
+        from interp.circuits.drawing import draw
+
+        return draw(self, scores=scores, title=title, width=width, top=top)
+
+    def view(self, *, model: Any = None, prompts: Any = None, **options: Any) -> CircuitPage:
+        """An HTML page to look into it, in one file: ``circuit.view().save("circuit.html")``.
+
+        Args:
+            model, prompts: what a clicked head's attention is measured on.
+            options: ``scores``, ``curve`` (faithfulness of the first n edges), ``attention``, ``title``:
+                see :func:`interp.circuits.drawing.page`.
+
+        Raises:
+            CircuitError: nothing to draw, scores or a curve of another graph, a model without prompts.
+        """
+        from interp.circuits.drawing import page
+
+        return page(self, model=model, prompts=prompts, **options)
 
     # -- tables and files ----------------------------------------------------------------
 

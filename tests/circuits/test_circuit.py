@@ -270,3 +270,23 @@ def test_networkx_has_the_same_nodes_and_edges():
     assert made.edges["embed", "a0.h1", "embed->a0.h1<q>"]["channel"] == "q"
     assert made.edges["m1", "logits", "m1->logits"]["score"] == more.graph.number("m1->logits")
     assert nx.is_directed_acyclic_graph(made)
+
+
+# -- measured and drawn ----------------------------------------------------------------------
+
+
+def test_its_verbs_are_those_of_evaluation_and_drawing(model):
+    from interp.circuits.drawing import draw, page
+    from interp.circuits.evaluation import evaluate
+
+    pairs = interp.prompts.ioi(model, 4, 0)
+    shape = Graph.of(model).shape
+    circuit = Circuit.of_nodes(
+        "c", ["embed", "a1.h0", "m3", "logits"], shape, metric="logit_diff", ablation="resample"
+    )
+    few = {"n_random": 2, "completeness_sets": 1, "greedy_sets": 0, "members": False}
+    mine, same = circuit.evaluate(model, pairs, **few), evaluate(circuit, model, pairs, **few)
+    torch.testing.assert_close(mine.kept, same.kept)
+    drawn = (circuit.draw(title="t"), draw(circuit, title="t"))
+    assert drawn[0].svg == drawn[1].svg
+    assert type(circuit.view()) is type(page(circuit))
