@@ -90,7 +90,9 @@ class _Brush:
             self.text(mark.x + (i - 1) * mark.width / 3, mark.y + 6.8, channel, 5.6, INK if read else PLAIN,
                       weight="bold" if read else "normal", alpha=1.0 if read else 0.55)  # fmt: skip
 
-    def _box(self, left: float, top: float, mark: Plate, *, facecolor: str, edgecolor: str) -> FancyBboxPatch:
+    def _box(
+        self, left: float, top: float, mark: Plate, *, facecolor: str, edgecolor: str
+    ) -> FancyBboxPatch:
         box = FancyBboxPatch(
             (left, top), mark.width, mark.height, boxstyle="round,pad=0,rounding_size=3.5", zorder=self._next(),
             facecolor=facecolor, edgecolor=edgecolor, linewidth=0.8 * self.scale,

@@ -105,7 +105,9 @@ def layout(
     ends = {edge: split_edge(edge) for edge in sorted(set(edges))}
     names = {node for s, d, _ in ends.values() for node in (s, node_of(d))} | set(nodes)
     if not names:
-        raise CircuitError("a circuit without edges has nothing to draw; expected at least one edge.")
+        raise CircuitError(
+            "a circuit without edges has nothing to draw; expected at least one edge."
+        )
     if len(ends) > _MOST:
         raise CircuitError(
             f"{len(ends):,} edges cannot be told apart in a drawing (at most {_MOST:,}); draw those with "
@@ -149,7 +151,9 @@ class _Plan:
         out: list[list[Any]] = []
         for r, row in enumerate(self.rows):
             groups = [item for item in self.passing if item[1] == r]
-            groups.sort(key=lambda item: (self.row[item[0]], self.rows[self.row[item[0]]].index(item[0])))
+            groups.sort(
+                key=lambda item: (self.row[item[0]], self.rows[self.row[item[0]]].index(item[0]))
+            )
             half = len(groups) // 2
             out.append([*groups[:half], *row, *groups[half:]])
         return out
@@ -160,11 +164,17 @@ class _Plan:
         into: dict[str, int] = {}
         for _, dest, _ in self.ends.values():
             into[node_of(dest)] = into.get(node_of(dest), 0) + 1
-        most = max(Counter(r for (_, r), edges in self.passing.items() for _ in edges).values(), default=0)
+        most = max(
+            Counter(r for (_, r), edges in self.passing.items() for _ in edges).values(), default=0
+        )
         lane = min(_LANE[1], max(_LANE[0], _LANES / max(most, 1)))
         self.lane = {edge: max(lane, self.thick.get(edge, 0.0) + 0.6 * lane) for edge in self.ends}
-        widths: dict[Any, float] = {n: _node_width(n, into.get(n, 0)) for row in self.rows for n in row}
-        widths |= {item: sum(self.lane[edge] for edge in edges) for item, edges in self.passing.items()}
+        widths: dict[Any, float] = {
+            n: _node_width(n, into.get(n, 0)) for row in self.rows for n in row
+        }
+        widths |= {
+            item: sum(self.lane[edge] for edge in edges) for item, edges in self.passing.items()
+        }
         straight: dict[Any, float] = dict.fromkeys(self.passing, 2.5)
         self.widths = widths
         self.x = place(self.order, self.links, widths, gap=_BETWEEN, straight=straight)
@@ -206,7 +216,9 @@ class _Plan:
                 points += _piece(points[-1], (lanes[edge, up], low))
                 points += _piece(points[-1], (lanes[edge, up], high))
             end = self.row[node_of(dest)]
-            points += _piece(points[-1], (stops[edge], self.y[end] + _node_height(node_of(dest)) / 2))
+            points += _piece(
+                points[-1], (stops[edge], self.y[end] + _node_height(node_of(dest)) / 2)
+            )
             yield Curve(edge, source, node_of(dest), channel, position, tuple(points))
 
     def _lanes(self) -> dict[tuple[str, int], float]:
@@ -224,7 +236,9 @@ class _Plan:
         dest = self.ends[edge][1]
         return self.x[node_of(dest)] + _cell(dest, self.widths[node_of(dest)])[0]
 
-    def _ports(self, lanes: Mapping[tuple[str, int], float]) -> tuple[dict[str, float], dict[str, float]]:
+    def _ports(
+        self, lanes: Mapping[tuple[str, int], float]
+    ) -> tuple[dict[str, float], dict[str, float]]:
         """Where on its source an edge begins, and where on its destination it ends."""
         out: dict[str, list[str]] = {}
         into: dict[str, list[str]] = {}
@@ -236,7 +250,9 @@ class _Plan:
         for source, edges in out.items():
             up = self.row[source] + 1
             by = sorted(edges, key=lambda e: (lanes.get((e, up), self._end(e)), e))
-            starts |= dict(zip(by, _fan(self.x[source], 0.6 * self.widths[source], len(by)), strict=True))
+            starts |= dict(
+                zip(by, _fan(self.x[source], 0.6 * self.widths[source], len(by)), strict=True)
+            )
         for dest, edges in into.items():
             node = node_of(dest)
             down = self.row[node] - 1
@@ -253,7 +269,9 @@ def _rows(names: Iterable[str], parallel: bool) -> tuple[list[list[str]], list[s
         ranked.setdefault(_rank(node, parallel), []).append(node)
     rows, labels = [], []
     for _, nodes in sorted(ranked.items()):
-        nodes.sort(key=lambda node: (node.kind not in ("embed", "head"), node.kind, node.index or 0))
+        nodes.sort(
+            key=lambda node: (node.kind not in ("embed", "head"), node.kind, node.index or 0)
+        )
         pieces = -(-len(nodes) // _ACROSS)
         size = -(-len(nodes) // pieces)
         for start in range(0, len(nodes), size):

@@ -37,7 +37,9 @@ class Legend:
         """Begin a new line."""
         self.x, self.y = 0.0, self.height
 
-    def text(self, text: str, *, before: float = 0.0, after: float = 10.0, colour: str = SOFT) -> float:
+    def text(
+        self, text: str, *, before: float = 0.0, after: float = 10.0, colour: str = SOFT
+    ) -> float:
         """Write where there is room; the place of what stands ``before`` it is returned."""
         wide = before + text_width(text, _SIZE)
         if self.x and self.x + wide > self.width:
@@ -47,7 +49,9 @@ class Legend:
         for i, line in enumerate(lines):
             if i:
                 self.turn()
-            self.words.append(Words(self.x + before, self.y + _LINE / 2, line, _SIZE, "start", colour, "legend"))
+            self.words.append(
+                Words(self.x + before, self.y + _LINE / 2, line, _SIZE, "start", colour, "legend")
+            )
             self.x += before + text_width(line, _SIZE) + after
         return at
 
@@ -55,7 +59,9 @@ class Legend:
         at = self.text(text, before=_SAMPLE + 4.0, colour=INK)
         y = self.y + _LINE / 2
         points = tuple((at + _SAMPLE * i / 3, y) for i in range(4))
-        self.samples.append(Stroke(points, pen.colour(score), pen.width(score), 1.0, lean=pen.lean(score)))
+        self.samples.append(
+            Stroke(points, pen.colour(score), pen.width(score), 1.0, lean=pen.lean(score))
+        )
 
     def patch(self, text: str, colour: str) -> None:
         at = self.text(text, before=13.0, colour=INK)

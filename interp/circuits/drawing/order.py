@@ -30,7 +30,9 @@ def sort_rows(rows: Sequence[Sequence[Item]], links: Links) -> list[list[Item]]:
     for sweep in range(_SWEEPS):
         upward = sweep % 2 == 0
         for r in range(1, len(rows)) if upward else range(len(rows) - 2, -1, -1):
-            _by_barycentre(current[r], current[r - 1 if upward else r + 1], below if upward else above)
+            _by_barycentre(
+                current[r], current[r - 1 if upward else r + 1], below if upward else above
+            )
         count = crossings(current, links)
         if count < least:
             best, least = [list(row) for row in current], count

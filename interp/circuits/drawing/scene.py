@@ -72,7 +72,9 @@ def scene(
         Rectangle(gutter - 5.0, y + row.y - row.height / 2 - 4.0, width - gutter + 5.0 - _MARGIN / 2, row.height + 8.0, "#f5f6f7")
         for row in placed.rows
     )  # fmt: skip
-    words += [Words(_MARGIN, y + row.y, row.label, 7.0, "start", SOFT, "row") for row in placed.rows]
+    words += [
+        Words(_MARGIN, y + row.y, row.label, 7.0, "start", SOFT, "row") for row in placed.rows
+    ]
     positions, left_out = _positions(strokes, placed.curves, plates)
     words += positions
     foot = legend(
@@ -175,19 +177,26 @@ def _positions(
         if spot:
             taken.append((*spot, text_width(text, 6.0) + 2, 7.0))
             words.append(Words(*spot, text, 6.0, "middle", INK, "position"))
-    notes = ["names on edges: the position at which edges into there are read"] if words else []
+    notes = ["names on edges: the position at which they are read"] if words else []
     notes += [f"{missing} positions not written: point at the edge"] if missing else []
     return words, "; ".join(notes)
 
 
-def _spot(stroke: Stroke, text: str, taken: Sequence[tuple[float, ...]]) -> tuple[float, float] | None:
+def _spot(
+    stroke: Stroke, text: str, taken: Sequence[tuple[float, ...]]
+) -> tuple[float, float] | None:
     wide = text_width(text, 6.0) + 2
     for piece in range(len(stroke.points) // 3 - 1, -1, -1):
         a, b, c, d = stroke.points[3 * piece : 3 * piece + 4]
         for t in (0.6, 0.7, 0.5, 0.78, 0.4, 0.3, 0.85, 0.2):
             u = 1 - t
-            x, y = (u**3 * a[i] + 3 * u * u * t * b[i] + 3 * u * t * t * c[i] + t**3 * d[i] for i in (0, 1))
-            if not any(abs(x - p) < (wide + w) / 2 and abs(y - q) < (7.0 + h) / 2 for p, q, w, h in taken):
+            x, y = (
+                u**3 * a[i] + 3 * u * u * t * b[i] + 3 * u * t * t * c[i] + t**3 * d[i]
+                for i in (0, 1)
+            )
+            if not any(
+                abs(x - p) < (wide + w) / 2 and abs(y - q) < (7.0 + h) / 2 for p, q, w, h in taken
+            ):
                 return x, y
     return None
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from interp.errors import CircuitError
+from interp.errors import CircuitError, nearest
 
 __all__ = ["EdgeValues"]
 
@@ -58,18 +58,24 @@ class EdgeValues:
         return cls(_finite(scores), str(what), str(method), bool(getattr(scores, "signed", True)))
 
     def for_circuit(self, circuit: Any) -> EdgeValues:
-        """These scores, if they are of this circuit's edges.
+        """These scores in the order of the circuit's graph.
 
         Raises:
-            CircuitError: there are scores, and none is of an edge of the circuit.
+            CircuitError: one is of no edge of the graph, or none of an edge of the circuit.
         """
+        edges = circuit.graph.edges
+        if strange := self.of.keys() - set(edges):
+            raise CircuitError(
+                f"{len(strange)} of {len(self.of)} scores are of no edge of the graph of {circuit.name!r}, such "
+                f"as {min(strange)!r}: nearest {nearest(min(strange), edges, n=1)}. Score the circuit's own "
+                "graph, with its positions."
+            )
         if self.of and not any(edge in self.of for edge in circuit.edges):
             raise CircuitError(
-                f"none of the {len(circuit.edges)} edges of {circuit.name!r} (such as "
-                f"{min(circuit.edges)!r}) has a score; these scores are of edges such as "
-                f"{next(iter(self.of))!r}. Score the circuit's own graph, with its positions."
+                f"none of the {len(circuit.edges)} edges of {circuit.name!r} has a score; these scores are of "
+                f"others, such as {next(iter(self.of))!r}."
             )
-        return self
+        return replace(self, of={edge: self.of[edge] for edge in edges if edge in self.of})
 
     def ranked(self, edges: Iterable[str], *, signed: bool = False) -> tuple[str, ...]:
         """Edges by |score|, largest first; ties in the order given, those without a score last.
@@ -103,6 +109,4 @@ def _finite(scores: Any) -> dict[str, float]:
     ends = [f"@{name}" for name in positions] or [""]
     by_dest = values.reshape(len(sources), len(dests), -1).transpose(0, 1)
     places = by_dest.isfinite().nonzero().tolist()
-    return {
-        f"{sources[s]}->{dests[d]}{ends[p]}": float(by_dest[d, s, p]) for d, s, p in places
-    }
+    return {f"{sources[s]}->{dests[d]}{ends[p]}": float(by_dest[d, s, p]) for d, s, p in places}

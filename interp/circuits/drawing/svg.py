@@ -117,7 +117,9 @@ def _rectangle(rectangle: Rectangle) -> str:
 def _words(words: Words) -> str:
     weight = ' font-weight="bold"' if words.weight == "bold" else ""
     halo = (
-        f' stroke="{PAPER}" stroke-width="2" paint-order="stroke"' if words.kind == "position" else ""
+        f' stroke="{PAPER}" stroke-width="2" paint-order="stroke"'
+        if words.kind == "position"
+        else ""
     )
     kind = f"{words.kind} {'soft' if words.colour == SOFT else 'ink'}"
     return (
