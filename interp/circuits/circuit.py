@@ -160,7 +160,7 @@ class Circuit(EdgeSet):
         wanted = (roles,) if isinstance(roles, str) else tuple(roles)
         chosen = {fields.node_in(self.name, self.graph, node) for node in nodes}
         chosen |= {node for role in wanted for node in self.with_role(role)}
-        return self._part(edge for edge in self.edges if pruning.ends([edge]) <= chosen)
+        return self._part("part", (edge for edge in self.edges if pruning.ends([edge]) <= chosen))
 
     @property
     def dangling(self) -> tuple[str, ...]:
@@ -169,26 +169,27 @@ class Circuit(EdgeSet):
         return tuple(edge for edge in self.ordered if edge not in kept)
 
     def pruned(self) -> Circuit:
-        """A new circuit of the edges on a path from an embedding to the logits.
+        """The edges on a path from an embedding to the logits, as a new circuit; this one stays.
 
         Not neutral under zero or mean ablation: a node of the circuit that nothing in it reaches
         still computes something from ablated inputs (its biases, say), and its edges carry that.
         Under resample ablation it computes what the ablated edges carry anyway, so there pruning
         changes nothing. See :mod:`interp.circuits.pruning`.
         """
-        return self._part(pruning.connected(self.edges))
+        return self._part("pruned", pruning.connected(self.edges))
 
     def with_roles(self, roles: Mapping[str, str | Iterable[str]]) -> Circuit:
         """The same circuit with these roles, instead of those it had."""
         return replace(self, roles=fields.roles_of(self.name, self.graph, roles))
 
-    def _part(self, edges: Iterable[str]) -> Circuit:
-        """Some of its edges, with the roles that still have a node and without measurements."""
+    def _part(self, what: str, edges: Iterable[str]) -> Circuit:
+        """Some of its edges, by a name that says so, with their nodes' roles and no measurements."""
         kept = frozenset(edges)
+        if kept == self.edges:
+            return self
         ends = pruning.ends(kept)
         own = {node: roles for node, roles in self.roles.items() if node in ends}
-        measured = self.measured if kept == self.edges else {}
-        return replace(self, edges=kept, roles=own, measured=measured)
+        return replace(self, name=f"{self.name} ({what})", edges=kept, roles=own, measured={})
 
     # -- measured and drawn --------------------------------------------------------------
 

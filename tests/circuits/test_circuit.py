@@ -178,6 +178,7 @@ def test_a_circuit_of_nodes_has_every_edge_among_them():
 
 def test_a_part_by_roles():
     assert A.sub(roles="mover").edges == {"a0.h1->m1"}
+    assert A.sub(roles="mover").name == "a (part)"
     assert A.sub(roles=["readout"], nodes=["logits"]).edges == {"m1->logits"}
     with pytest.raises(CircuitError, match="has the role 'mooover'; nearest: 'mover'"):
         A.sub(roles="mooover")
@@ -195,7 +196,8 @@ def test_pruning_makes_a_new_circuit_of_the_paths():
     assert set(whole.dangling) == whole.edges - cut.edges
     assert cut.roles == {}
     assert cut.measured == {}
-    assert cut.pruned() == cut
+    assert (cut.name, whole.name) == ("c (pruned)", "c")
+    assert cut.pruned() is cut
     assert cut.dangling == ()
 
 
