@@ -53,22 +53,33 @@ def _restarted(stack: Stack, base: Base, first: int, readout: Readout) -> Tensor
             out = anatomy.blocks[layer].module(hidden_states=x, **kwargs)
         x = out[0] if isinstance(out, tuple) else out
     x = stack.logits_read(x)
-    rows = torch.arange(x.shape[0], device=x.device)
+    scale = slab.scales.get(("ln_final.scale", None))
     if readout.answer is not None:
-        x = x[rows, (readout.answer.to(x.device) - slab.start).repeat(stack.variants)]
-    head: dict[Key, Any] = {}
-    if ("ln_final.scale", None) in slab.scales:
-        scale = slab.scales["ln_final.scale", None].repeat(stack.variants, 1, 1)
-        if readout.answer is not None:
-            columns = (readout.answer.to(x.device) - slab.start).repeat(stack.variants)
-            scale = scale[rows, columns]
-        head["ln_final.scale", None] = lambda own: scale.to(own.dtype)
-    with tapped(anatomy, head):
-        logits = unembed(anatomy, x, columns=readout.vocab).unflatten(0, (stack.variants, -1))
+        x = _picked(x, stack, readout)
+        scale = (
+            None if scale is None else _picked(scale.repeat(stack.variants, 1, 1), stack, readout)
+        )
+    elif scale is not None:
+        scale = scale.repeat(stack.variants, 1, 1)
+    with tapped(anatomy, _held(scale)):
+        logits = unembed(anatomy, x, columns=readout.vocab)
+    logits = logits.unflatten(0, (stack.variants, -1))
     if readout.answer is not None:
-        return logits
+        return logits[:, :, 0]
     before = base.logits[:, : slab.start].expand(stack.variants, -1, -1, -1)
     return torch.cat([before, logits], 2)
+
+
+def _picked(x: Tensor, stack: Stack, readout: Readout) -> Float[Tensor, "row 1 number"]:
+    """The columns that are read."""
+    assert readout.answer is not None
+    columns = (readout.answer.to(x.device) - stack.slab.start).repeat(stack.variants)
+    return x[torch.arange(x.shape[0], device=x.device), columns][:, None]
+
+
+def _held(scale: Tensor | None) -> dict[Key, Any]:
+    """The final norm's scale, where it is held."""
+    return {} if scale is None else {("ln_final.scale", None): lambda own: scale.to(own.dtype)}
 
 
 def _from_embeddings(stack: Stack, readout: Readout) -> Tensor:
@@ -79,9 +90,8 @@ def _from_embeddings(stack: Stack, readout: Readout) -> Tensor:
     for layer in range(anatomy.n_layers):
         functions |= stack.functions(layer)
     functions["resid_post", anatomy.n_layers - 1] = stack.logits_read
-    if ("ln_final.scale", None) in slab.scales:
-        scale = slab.scales["ln_final.scale", None].repeat(n, 1, 1)
-        functions["ln_final.scale", None] = lambda own: scale.to(own.dtype)
+    scale = slab.scales.get(("ln_final.scale", None))
+    functions |= _held(None if scale is None else scale.repeat(n, 1, 1))
     rows = slab.tokens.rows(torch.arange(len(slab)).repeat(n).tolist())
     with tapped(anatomy, functions):
         logits = forward(anatomy, rows, last=readout.answer is not None)

@@ -111,15 +111,17 @@ class Parts:
         norm: nn.Module | None,
         x: Float[Tensor, "row pos d_model"],
         gradient: Float[Tensor, "node row pos d_model"],
+        scale: Float[Tensor, "row pos 1"] | None = None,
     ) -> Float[Tensor, "node row pos d_model"]:
         """Gradients with respect to what a norm reads, from those with respect to its output.
 
         J = C (γ g - x̂ mean(x̂ γ g)) / s with x̂ the centred input over the scale s, and C the
-        centring of LayerNorm; if scales are held, C γ g / s.
+        centring of LayerNorm; if scales are held, C γ g / s, at ``scale`` if it is not the input's.
         """
         if norm is None:
             return gradient
-        centred, scale = normalise(norm, x)
+        centred, own = normalise(norm, x)
+        scale = own if scale is None else scale
         inner = gradient * gamma(norm, self.anatomy.family.norm_offset)
         if not self.frozen:
             unit = centred / scale

@@ -220,8 +220,8 @@ class Setting:
         with frozen(self.model.hf):
             for chosen, first in self._parts(removed):
                 logits = torch.cat(
-                    [logits_of(slab, removed[chosen], first, self.readout, grad=grad)
-                     for slab in self.slabs], 1,
+                    [logits_of(slab, removed[chosen], first, self.readout.rows(own), grad=grad)
+                     for slab, own in zip(self.slabs, self.rows, strict=True)], 1,
                 )  # fmt: skip
                 with torch.set_grad_enabled(grad):
                     rows = self.readout.of(logits).cpu()

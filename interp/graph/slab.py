@@ -20,7 +20,7 @@ from interp.runs.plan import resolve
 from interp.taps.points import Key
 from interp.token_batch import TokenBatch
 
-__all__ = ["Slab", "run_slab"]
+__all__ = ["Slab", "held_scales", "run_slab"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ def run_slab(
         graph, parts, own, base, start, written,
         there[:, :, start:] if there.dim() > 1 else there,
         None if groups is None else groups[rows, start:],
-        _scales(graph, parts, read, start), logits,
+        held_scales(graph, parts, read, start), logits,
     )  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def _streams(graph: Graph, parts: Parts) -> list[str]:
     return ["L*.resid_pre", *middle, "L-1.resid_post"]
 
 
-def _scales(graph: Graph, parts: Parts, read: Read, start: int) -> dict[Key, Tensor]:
+def held_scales(graph: Graph, parts: Parts, read: Read, start: int) -> dict[Key, Tensor]:
     """What each norm divides by in this run, if norms are held."""
     if not parts.frozen:
         return {}

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.graph.contributions import mlp_and_units
+from interp.graph.grouped import by_query_head, check_groups, tells_heads_apart
 from interp.graph.losses import Losses, Written, losses
 from interp.graph.slab import Slab
 from interp.graph.units import Units
@@ -54,7 +55,8 @@ class Stack:
             if key in self.slab.scales:
                 found[key] = self._hold(self.slab.scales[key])
         reads = [self.ablates(part) for part in heads]
-        grouped = anatomy.n_kv_heads != anatomy.n_heads and (reads[1] or reads[2])
+        grouped = tells_heads_apart(anatomy) and anatomy.n_kv_heads != anatomy.n_heads
+        grouped = grouped and (reads[1] or reads[2])  # keys and values then have as many heads
         for channel, point in enumerate("qkv"):
             if reads[channel] or (grouped and channel > 0):
                 found[point, layer] = self._head_reads(layer, channel, heads[channel])
@@ -102,15 +104,17 @@ class Stack:
         return self.parts.normed(norm, self.read_by(found), held)
 
     def _head_reads(self, layer: int, channel: int, dests: slice) -> Fn:
+        apart = channel == 0 or tells_heads_apart(self.parts.anatomy)
+        step = 1 if apart else check_groups(self.parts.anatomy, self.removed[:, :, dests])
+
         def read(x: Float[Tensor, "row pos some d_head"]) -> Tensor:
-            if x.shape[2] != self.graph.n_heads:  # grouped keys: now each query head its own
-                x = x.repeat_interleave(self.graph.n_heads // x.shape[2], 2)
-            found = self.losses(dests)
+            x = by_query_head(x, self.graph.n_heads) if apart else x
+            found = self.losses(slice(dests.start, dests.stop, step))
             if found is None:
                 return x
             inner = self.normed(layer, found, mlp=False)
             out = x.unflatten(0, (self.variants, -1)).clone()
-            own = self.parts.project(layer, channel, found.dest, inner)
+            own = self.parts.project(layer, channel, found.dest * step, inner)
             out[found.variant, :, :, found.dest] = own.to(x.dtype)
             return out.flatten(0, 1)
 
