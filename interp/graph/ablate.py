@@ -36,7 +36,7 @@ def logits_of(
     slab: Slab, removed: Removed, first: int, readout: Readout, *, grad: bool = False
 ) -> Float[Tensor, "variant prompt *pos vocab"]:
     """What is read of every variant's run."""
-    stack = Stack(slab, removed, first)
+    stack = Stack(slab, removed, first, grad=grad)
     with torch.set_grad_enabled(grad), replay_kernels(slab.parts.anatomy):
         if slab.base is None:
             return _from_embeddings(stack, readout)

@@ -21,17 +21,19 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.attribution.edges.trace import Trace, trace
 from interp.graph import Setting
 from interp.token_batch import TokenBatch
 
-__all__ = ["ALPHAS", "Alphas", "by_gradient", "by_interpolation"]
+__all__ = ["ALPHAS", "OFFSETS", "Alphas", "by_gradient", "by_interpolation", "contract", "product"]
 
 Alphas = Literal["left", "right", "midpoint"]
 ALPHAS: Final = ("left", "right", "midpoint")
+#: Where the first step lies, in steps.
+OFFSETS: Final = {"left": 0.0, "right": 1.0, "midpoint": 0.5}
 Scores = Float[Tensor, "prompt source dest *position"]
 
 
@@ -58,12 +60,13 @@ def by_interpolation(
     own = trace(setting, rows, tokens)
     written, ablated = own.written(), setting.ablated(rows)
     change = ablated.to(written) - written
-    scores = own.scores.detach()
+    scores, held = own.scores.detach(), own.scales()
     del own
     total: Tensor | None = None
     for step in range(steps):
-        alpha = (step + {"left": 0.0, "right": 1.0, "midpoint": 0.5}[alphas]) / steps
-        run = trace(setting, rows, tokens, embed=written[0] + (1 - alpha) * change[0])
+        alpha = (step + OFFSETS[alphas]) / steps
+        line = written[0] + (1 - alpha) * change[0]
+        run = trace(setting, rows, tokens, embed=line, held=held)
         part = contract(setting, rows, run, change)
         total = part if total is None else total + part
         advance(1)
@@ -77,20 +80,25 @@ def contract(
 ) -> Scores:
     """(Change of every source) · (gradient at every destination): one product for each reading."""
     graph = setting.graph
-    n = run.scores.shape[0]
-    out = change.new_zeros(n, *graph.full.shape)
-    by_prompt = change.transpose(0, 1)  # [prompt, source, pos, d_model]
+    out = change.new_zeros(run.scores.shape[0], *graph.full.shape)
+    groups = None if setting.groups is None else setting.groups[rows]
     for reading in run.readings():
-        gradient = reading.gradient.transpose(0, 1)
-        before = by_prompt[:, : reading.sources]
-        if setting.groups is None:
-            out[:, : reading.sources, reading.dests] = torch.bmm(
-                before.flatten(2), gradient.flatten(2).transpose(1, 2).to(before)
-            )
-            continue
-        groups = setting.groups[rows]
-        each = torch.einsum("bspd,bkpd->bskp", before, gradient.to(before))
-        for group in range(len(graph.positions)):
-            there = each * (groups == group)[:, None, None]
-            out[:, : reading.sources, reading.dests, group] = there.sum(-1)
+        before = slice(0, reading.sources)
+        own = product(change[before], reading.gradient, groups, len(graph.positions))
+        out[:, before, reading.dests] = own
     return out
+
+
+def product(
+    change: Float[Tensor, "source prompt pos d_model"],
+    gradient: Float[Tensor, "dest prompt pos d_model"],
+    groups: Int[Tensor, "prompt pos"] | None,
+    n_groups: int,
+) -> Float[Tensor, "prompt source dest *position"]:
+    """Every change along every gradient, summed over columns, or over those of each group."""
+    by_prompt, gradient = change.transpose(0, 1), gradient.transpose(0, 1).to(change)
+    if groups is None:
+        return torch.bmm(by_prompt.flatten(2), gradient.flatten(2).transpose(1, 2))
+    each = torch.einsum("bspd,bkpd->bskp", by_prompt, gradient)
+    parts = [(each * (groups == n)[:, None, None]).sum(-1) for n in range(n_groups)]
+    return torch.stack(parts, -1)

@@ -24,17 +24,16 @@ def by_ablation(
 ) -> Float[Tensor, "prompt source dest *position"]:
     """The exact effect of each edge on each prompt's score."""
     graph, full = setting.graph, setting.graph.full
-    where = graph.index
-    step = setting.variants_at_once
-    out = torch.zeros(len(setting.full), *full.shape, dtype=setting.full.dtype)
-    n = len(graph.edges)
+    step, n = setting.variants_at_once, len(graph.edges)
+    found: list[Tensor] = []
     for low in range(0, n, step):
         numbers = torch.arange(low, min(low + step, n))
         kept = full.expand(len(numbers), *full.shape).clone()
-        place = [axis[numbers] for axis in where]
-        at: tuple[Tensor, ...] = (torch.arange(len(numbers)), *place)
+        at: tuple[Tensor, ...] = (torch.arange(len(numbers)), *(a[numbers] for a in graph.index))
         kept[at] = False
-        scores = setting.scores(kept)  # [edge, prompt]
-        out[:, *place] = (scores - setting.full).T
+        found.append(setting.scores(kept))
         advance(len(numbers))
+    effects = torch.cat(found) - setting.full  # [edge, prompt]
+    out = effects.new_zeros(len(setting.full), *full.shape)
+    out.movedim(0, -1)[graph.index] = effects
     return out

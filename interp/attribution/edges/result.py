@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["EdgeScores"]
 
 #: Methods whose scores have no sign.
-_UNSIGNED = ("atp*", "information-flow")
+_UNSIGNED = ("atp*", "information-flow", "edge-pruning", "subnetwork-probing")
+#: Methods whose values are told in words of their own.
+_WHAT = {
+    "information-flow": "share of what the destination reads",
+    "edge-pruning": "trained gate of the edge, 0 to 1",
+    "subnetwork-probing": "trained gate of the source, 0 to 1",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,7 +48,8 @@ class EdgeScores(Stored):
         positions: names of the groups of positions; () where an edge is one at all positions.
         metric, unit: what was measured.
         method: how: ``"exact"``, ``"eap"``, ``"eap-ig"``, ``"eap-ig-activations"``, ``"atp*"``
-            or ``"information-flow"``.
+            or ``"information-flow"``; the circuits of ``interp.discover`` also have ``"acdc"`` (the
+            change as an edge was removed; NaN: not tried) and trained gates.
         ablation: what an ablated edge carries: ``"resample"``, ``"mean"`` or ``"zero"``.
         direction: ``"noise"``: the run around the edge is clean, and the edge is ablated in it.
             ``"denoise"``: all other edges are ablated, and the edge alone is not.
@@ -88,11 +95,13 @@ class EdgeScores(Stored):
     @property
     def what(self) -> str:
         """What the values are, with their unit."""
-        if self.method == "information-flow":
-            return "share of what the destination reads"
+        if self.method in _WHAT:
+            return _WHAT[self.method]
         unit = f"{self.metric} ({self.unit})" if self.unit else self.metric
         if not self.signed:
             return f"estimated size of change of {unit}"
+        if self.method == "acdc":
+            return f"change of {unit} as the edge was removed from the circuit"
         return f"{'' if self.method == 'exact' else 'estimated '}change of {unit} if ablated"
 
     # -- edges ---------------------------------------------------------------------------

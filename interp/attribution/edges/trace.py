@@ -7,9 +7,9 @@ the weights that read there and the norm before them; no copy of the stream is m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from interp import metrics
 from interp.engine.kernels import replay_kernels
-from interp.errors import MetricError
+from interp.errors import GraphError, MetricError
 from interp.graph import Setting
 from interp.graph.contributions import contributions, sites_read
+from interp.graph.grouped import by_query_head, tells_heads_apart
+from interp.graph.slab import held_scales
 from interp.runs.execute import forward
 from interp.runs.frozen import frozen
 from interp.runs.plan import resolve
@@ -53,12 +55,14 @@ class Trace:
         scores: one for each prompt.
         seen: tensors of the run by point and layer; keys and values have a row for each query head.
         mask: where the prompts' tokens are real.
+        held: what norms divided by, where that is another run's.
     """
 
     setting: Setting
     scores: Float[Tensor, " prompt"]
     seen: dict[Key, Tensor]
     mask: Tensor
+    held: Mapping[Key, Tensor] = field(default_factory=dict)
 
     def written(self) -> Float[Tensor, "source prompt pos d_model"]:
         """What each source wrote."""
@@ -68,22 +72,42 @@ class Trace:
                 own.graph, own.parts, lambda point, layer: self.seen[point, layer].detach()
             )
 
-    def readings(self) -> Iterator[Reading]:
-        """One backward pass; then block by block what is read, from the first block on."""
-        graph, parts = self.setting.graph, self.setting.parts
+    def scales(self) -> dict[Key, Float[Tensor, "prompt pos 1"]]:
+        """What every norm divided by, where that is held in other runs."""
+        own = self.setting
+        read = lambda point, layer: self.seen[  # noqa: E731
+            (point, None) if point == "resid_post" else (point, layer)
+        ].detach()
+        return held_scales(own.graph, own.parts, read, 0)
+
+    def gradients(self, *, keep: bool = False) -> dict[Key, Tensor]:
+        """One backward pass: the metric's gradient at what destinations compute first, and at
+        patterns if they were asked for; ``keep`` the graph for another."""
         inputs = [key for key in self.seen if key[0] in _READ or key == ("resid_post", None)]
-        found = dict(zip(inputs, torch.autograd.grad(
-            self.scores, [self.seen[key] for key in inputs],
-            torch.ones_like(self.scores), materialize_grads=True,
-        ), strict=True))  # fmt: skip
-        for layer in range(graph.n_layers):
+        found = torch.autograd.grad(
+            self.scores, [self.seen[key] for key in inputs], torch.ones_like(self.scores),
+            retain_graph=keep, materialize_grads=True,
+        )  # fmt: skip
+        return dict(zip(inputs, found, strict=True))
+
+    def readings(
+        self, found: dict[Key, Tensor] | None = None, *, first: int = 0
+    ) -> Iterator[Reading]:
+        """Block by block what is read, from block ``first`` on.
+
+        Args:
+            found: what :meth:`gradients` gave; None: one backward pass. It is used up.
+        """
+        graph, parts = self.setting.graph, self.setting.parts
+        found = self.gradients() if found is None else found
+        for layer in range(first, graph.n_layers):
             norm = parts.before_attention(layer)
             for channel, (point, dests) in enumerate(
                 zip("qkv", graph.reads_at(layer), strict=False)
             ):
                 matrix = parts.projection(layer, channel)[0]
                 inner = torch.einsum("bphe,hde->hbpd", found.pop((point, layer)), matrix)
-                gradient = self._through(norm, ("resid_pre", layer), inner)
+                gradient = self._through(norm, "ln1.scale", ("resid_pre", layer), inner)
                 yield Reading(dests, graph.heads_at(layer).start, gradient)
             if graph.mlps:
                 yield self._mlp(layer, found)
@@ -96,21 +120,23 @@ class Trace:
         dests = graph.reads_at(layer)[3]
         inner = found.pop(("mlp.input", layer))[None]
         stream = ("resid_pre" if graph.parallel else "resid_mid", layer)
-        gradient = self._through(parts.before_mlp(layer), stream, inner)
+        norm = parts.before_mlp(layer)
+        name = "ln1.scale" if norm is parts.before_attention(layer) else "ln2.scale"
+        gradient = self._through(norm, name, stream, inner)
         sources = graph.mlps_at(layer).start if not graph.parallel else graph.heads_at(layer).start
         return Reading(dests, sources, gradient)
 
-    def _through(self, norm: nn.Module | None, stream: Key, inner: Tensor) -> Tensor:
-        x = self.seen[stream].detach()
-        return self._real(self.setting.parts.backward(norm, x, inner))
+    def _through(self, norm: nn.Module | None, name: str, stream: Key, inner: Tensor) -> Tensor:
+        x, held = self.seen[stream].detach(), self.held.get((name, stream[1]))
+        return self._real(self.setting.parts.backward(norm, x, inner, held))
 
     def _real(self, gradient: Tensor) -> Tensor:
         """0 at padding, which no real token sees."""
         return gradient if bool(self.mask.all()) else gradient * self.mask[..., None]
 
 
-#: What destinations in the blocks compute first from what they read.
-_READ = ("q", "k", "v", "mlp.input")
+#: What destinations in the blocks compute first from what they read; patterns, if asked for.
+_READ = ("q", "k", "v", "mlp.input", "pattern")
 
 
 def trace(
@@ -119,18 +145,33 @@ def trace(
     tokens: TokenBatch,
     *,
     embed: Float[Tensor, "prompt pos d_model"] | None = None,
+    edits: Mapping[Key, Fn] | None = None,
+    held: Mapping[Key, Float[Tensor, "prompt pos 1"]] | None = None,
+    patterns: bool = False,
 ) -> Trace:
-    """Run some prompts with a graph.
+    """Run some prompts with a graph. If norms are frozen, no gradient passes their scales.
 
     Args:
         tokens: those prompts' side that edges are ablated in.
         embed: what stands in the place of their token embeddings.
+        edits: functions at other sites of the run.
+        held: what norms divide by, if they are frozen; None: what their inputs give.
+        patterns: keep attention patterns too.
 
     Raises:
         MetricError: the scores have no gradient.
+        GraphError: keys and values of single query heads cannot be told apart.
     """
     anatomy, seen = setting.model.anatomy, dict[Key, Tensor]()
-    functions = _functions(setting, seen)
+    if not tells_heads_apart(anatomy):
+        raise GraphError(
+            f"in a model of type {anatomy.name!r} groups of query heads share keys and values in a way "
+            "that cannot be taken apart, so the edges into them have no gradients of their own."
+        )
+    functions = _functions(setting, seen, patterns=patterns)
+    functions |= _frozen_norms(setting, held or {})
+    for key, edit in (edits or {}).items():
+        functions[key] = _both(edit, functions.get(key))
     start = functions[("embed", None)]
     functions["embed", None] = lambda x: start(
         (x if embed is None else embed.to(x)).detach().requires_grad_()
@@ -149,7 +190,7 @@ def trace(
             f"metric {setting.metric.name!r} returned scores without a graph, so there is no gradient "
             "to attribute by: use a differentiable metric such as 'logit_diff', or method='exact'."
         )
-    return Trace(setting, scores, seen, tokens.mask)
+    return Trace(setting, scores, seen, tokens.mask, held or {})
 
 
 def scored(
@@ -166,12 +207,32 @@ def scored(
     return metrics.at_answer(metric, logits[:, 0], prompts, reference=reference)
 
 
-def _functions(setting: Setting, seen: dict[Key, Tensor]) -> dict[Key, Fn]:
+def _frozen_norms(setting: Setting, held: Mapping[Key, Tensor]) -> dict[Key, Fn]:
+    if not setting.parts.frozen:
+        return {}
+    anatomy, graph = setting.model.anatomy, setting.graph
+    keys: list[Key] = [("ln_final.scale", None)] if anatomy.ln_final is not None else []
+    for layer, block in enumerate(anatomy.blocks):
+        keys += [("ln1.scale", layer)] if block.ln1 is not None else []
+        keys += [("ln2.scale", layer)] if block.ln2 is not None and graph.mlps else []
+
+    def hold(key: Key) -> Fn:
+        return lambda own: held.get(key, own).detach().to(own.dtype)
+
+    return {key: hold(key) for key in keys}
+
+
+def _both(first: Fn, then: Fn | None) -> Fn:
+    return first if then is None else lambda x: then(first(x))
+
+
+def _functions(setting: Setting, seen: dict[Key, Tensor], *, patterns: bool) -> dict[Key, Fn]:
     """Keep what is written and read; keys and values get a row for each query head."""
     graph, anatomy = setting.graph, setting.model.anatomy
     names = [*sites_read(graph), "L*.resid_pre"] + [f"L*.{point}" for point in "qkv"]
     if graph.mlps:
         names += ["L*.mlp.input"] + ([] if graph.parallel else ["L*.resid_mid"])
+    names += ["L*.pattern"] if patterns else []
     keys: list[Key] = [("resid_post", graph.n_layers - 1)]
     for site in resolve(anatomy, names):
         layers = (None,) if site.layer is None else site.layer.expand(graph.n_layers, "layer")
@@ -179,8 +240,8 @@ def _functions(setting: Setting, seen: dict[Key, Tensor]) -> dict[Key, Fn]:
 
     def keep(key: Key) -> Fn:
         def apply(x: Tensor) -> Tensor:
-            if key[0] in ("k", "v") and x.shape[2] != graph.n_heads:
-                x = x.repeat_interleave(graph.n_heads // x.shape[2], 2)
+            if key[0] in ("k", "v"):
+                x = by_query_head(x, graph.n_heads)
             seen[("resid_post", None) if key[0] == "resid_post" else key] = x
             return x
 
