@@ -39,5 +39,5 @@ def draw(found: FaithfulnessCurve, title: str | None) -> Figure:
         axes.set_ylabel("faithfulness (0 empty, 1 model)")
         own = f"{found.provenance.model}, {found.metric}, {found.ablation} ablation: {found.selection}"
         axes.set_title(wrapped(title or own, 5.0))
-        axes.legend(frameon=False, fontsize=7.5, loc="best")
+        figure.legend(frameon=False, fontsize=7.5, ncols=2, loc="outside lower center")
     return figure
