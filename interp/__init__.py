@@ -53,6 +53,8 @@ _PUBLIC = {
     "load_dictionary": "interp.dictionaries.formats",
     "evaluate": "interp.evaluation.verb",
     "features": "interp.inspection.verb",
+    "discover": "interp.discovery.discover",
+    "stability": "interp.discovery.stability",
     # nouns
     "Model": "interp.models.model",
     "Site": "interp.sites",
@@ -85,6 +87,13 @@ _PUBLIC = {
     "TrainingRecord": "interp.training.record",
     "Evaluation": "interp.evaluation.result",
     "Features": "interp.inspection.result",
+    "Graph": "interp.graph",
+    "Setting": "interp.graph",
+    "EdgeScores": "interp.attribution.edges",
+    "Circuit": "interp.circuits",
+    "CircuitEvaluation": "interp.circuits",
+    "FaithfulnessCurve": "interp.circuits",
+    "StabilityResult": "interp.discovery.stability_result",
     # edits
     "Replace": "interp.runs.edits",
     "Add": "interp.runs.edits",
@@ -97,36 +106,47 @@ _PUBLIC = {
 #: Public modules.
 _MODULES = (
     "prompts", "metrics", "errors", "figures", "weight_lenses", "editing", "geometry", "views",
-    "corpora", "surveys",
+    "corpora", "surveys", "circuits", "pipelines",
 )  # fmt: skip
 
 __all__ = [*_PUBLIC, *_MODULES, "__version__"]
 
 if TYPE_CHECKING:
+    from interp import circuits as circuits
     from interp import corpora as corpora
     from interp import editing as editing
     from interp import errors as errors
     from interp import figures as figures
     from interp import geometry as geometry
     from interp import metrics as metrics
+    from interp import pipelines as pipelines
     from interp import prompts as prompts
     from interp import surveys as surveys
     from interp import views as views
     from interp import weight_lenses as weight_lenses
     from interp.attribution.comparison import Comparison as Comparison
     from interp.attribution.comparison import compare as compare
+    from interp.attribution.edges import EdgeScores as EdgeScores
     from interp.attribution.result import AttributionResult as AttributionResult
     from interp.attribution.verb import attribute as attribute
+    from interp.circuits import Circuit as Circuit
+    from interp.circuits import CircuitEvaluation as CircuitEvaluation
+    from interp.circuits import FaithfulnessCurve as FaithfulnessCurve
     from interp.dictionaries.dictionary import Dictionary as Dictionary
     from interp.dictionaries.formats import load_dictionary as load_dictionary
     from interp.dictionaries.spec import DictionarySpec as DictionarySpec
     from interp.direct.decompose import decompose as decompose
     from interp.direct.result import LogitAttribution as LogitAttribution
     from interp.direct.verb import logit_attribution as logit_attribution
+    from interp.discovery.discover import discover as discover
     from interp.discovery.heads import HeadScores as HeadScores
     from interp.discovery.heads import head_scores as head_scores
+    from interp.discovery.stability import stability as stability
+    from interp.discovery.stability_result import StabilityResult as StabilityResult
     from interp.evaluation.result import Evaluation as Evaluation
     from interp.evaluation.verb import evaluate as evaluate
+    from interp.graph import Graph as Graph
+    from interp.graph import Setting as Setting
     from interp.harvesting.stream import ActivationStream as ActivationStream
     from interp.harvesting.stream import stream as stream
     from interp.harvesting.verb import harvest as harvest

@@ -43,6 +43,7 @@ PUBLIC = {
     "logit_attribution", "decompose", "lens", "tune_lens", "attention", "head_scores",
     "steering_vector", "steer", "probe", "probe_features", "similarity",
     "harvest", "stream", "train", "load_dictionary", "evaluate", "features",
+    "discover", "stability",
     # nouns
     "Model", "Site", "Edge", "Prompts", "TokenBatch", "Run", "Cache", "Decomposition",
     "PatchResult", "TraceResult", "AttributionResult", "Comparison", "LogitAttribution",
@@ -50,11 +51,13 @@ PUBLIC = {
     "SteeringResult", "ProbeResult", "Similarity",
     "ActivationStore", "ActivationStream", "Rows",
     "Dictionary", "DictionarySpec", "TrainConfig", "TrainingRecord", "Evaluation", "Features",
+    "Graph", "Setting", "EdgeScores", "Circuit", "CircuitEvaluation", "FaithfulnessCurve",
+    "StabilityResult",
     # edits
     "Replace", "Add", "AddFrom", "Scale", "Zero", "Noise", "ProjectOut",
     # modules
     "prompts", "metrics", "errors", "figures", "weight_lenses", "editing", "geometry", "views",
-    "corpora", "surveys", "__version__",
+    "corpora", "surveys", "circuits", "pipelines", "__version__",
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 __all__ = ["Losses", "Written", "losses"]
@@ -47,26 +47,34 @@ def losses(
     removed: Float[Tensor, "variant source dest *position"],
     written: Sequence[Written],
     groups: Int[Tensor, "prompt pos"] | None,
+    *,
+    everywhere: Bool[Tensor, "source dest"] | None = None,
 ) -> Losses | None:
     """Σ over sources of the ablated share times what is lost; None where nothing is ablated.
 
     Args:
         removed: the ablated share of the edges into some destinations.
         groups: the group of positions of each column, if the shares have positions.
+        everywhere: edges that count as ablated though their share be 0: those that shares are
+            differentiated at.
     """
-    hit = (removed != 0).flatten(3).any(-1) if removed.dim() > 3 else removed != 0
+    if everywhere is None:
+        hit = (removed != 0).flatten(3).any(-1) if removed.dim() > 3 else removed != 0
+    else:
+        hit = everywhere.expand(len(removed), -1, -1)
     variant, dest = hit.any(1).nonzero(as_tuple=True)
     if not len(variant):
         return None
     weights = removed[variant, :, dest]  # [reader, source, *position]
+    every = everywhere is not None
     if groups is None:
-        return Losses(variant, dest, _lost(len(removed), variant, weights, written))
+        return Losses(variant, dest, _lost(len(removed), variant, weights, written, every))
     lost: Tensor | None = None
     for group in range(weights.shape[-1]):
-        if not bool((weights[..., group] != 0).any()):
+        if everywhere is None and not bool((weights[..., group] != 0).any()):
             continue
         part = (
-            _lost(len(removed), variant, weights[..., group], written)
+            _lost(len(removed), variant, weights[..., group], written, every)
             * (groups == group)[..., None]
         )
         lost = part if lost is None else lost + part
@@ -79,6 +87,7 @@ def _lost(
     variant: Int[Tensor, " reader"],
     weights: Float[Tensor, "reader source"],
     written: Sequence[Written],
+    every: bool,
 ) -> Float[Tensor, "reader prompt pos d"]:
     """Products of matrices: readers of one variant are rows of one matrix."""
     shape = written[0].change.shape[2:]
@@ -88,7 +97,7 @@ def _lost(
     lost: Tensor | None = None  # [variant, rank, number]
     for piece in written:
         own = weights[:, piece.first : piece.stop]
-        if not bool((own != 0).any()):
+        if not every and not bool((own != 0).any()):
             continue
         rows = own.new_zeros(variants, most, own.shape[1]).index_put((variant, rank), own)
         if piece.change.shape[0] == 1:  # the same for every variant

@@ -218,7 +218,7 @@ class Setting:
         removed = self._removed(kept)
         out: list[Tensor | None] = [None] * len(removed)
         with frozen(self.model.hf):
-            for chosen, first in self._parts(removed):
+            for chosen, first in self._parts(removed, grad=grad):
                 logits = torch.cat(
                     [logits_of(slab, removed[chosen], first, self.readout.rows(own), grad=grad)
                      for slab, own in zip(self.slabs, self.rows, strict=True)], 1,
@@ -239,9 +239,10 @@ class Setting:
         change = self.slabs[0].written
         return (1 - kept.to(change)) * full.to(change)
 
-    def _parts(self, removed: Tensor) -> Iterator[tuple[list[int], int]]:
+    def _parts(self, removed: Tensor, *, grad: bool) -> Iterator[tuple[list[int], int]]:
         """Variants that run together, and the block at which they start."""
         first = first_block(self.slabs[0], removed.detach()).tolist()
+        first = [0] * len(first) if grad else first
         order = sorted(range(len(first)), key=lambda v: (-first[v], v))
         step = self.variants_at_once
         for low in range(0, len(order), step):

@@ -32,10 +32,17 @@ class Stack:
         removed: the share of each edge that is ablated; 0 where there is no edge.
         first: the first block that reads an ablated edge; earlier sources write what they write in
             the run itself.
+        grad: every edge counts as ablated, if by a share of 0, so that scores have a derivative
+            with respect to each share.
     """
 
     def __init__(
-        self, slab: Slab, removed: Float[Tensor, "variant source dest *position"], first: int
+        self,
+        slab: Slab,
+        removed: Float[Tensor, "variant source dest *position"],
+        first: int,
+        *,
+        grad: bool = False,
     ) -> None:
         self.slab, self.graph, self.parts = slab, slab.graph, slab.parts
         self.removed = removed
@@ -43,8 +50,9 @@ class Stack:
         begin = self.graph.sources_before(first)
         self.written = [Written(0, slab.change[None, :begin])]
         self.stream: Tensor | None = None  # what the sublayer at hand reads
-        self._ablates = (removed != 0).flatten(3).any(-1).any(0) if removed.dim() > 3 else (
-            removed != 0).any(0)  # fmt: skip
+        self._everywhere = self.graph.real.to(removed.device) if grad else None
+        ablates = (removed != 0).flatten(3).any(-1) if removed.dim() > 3 else removed != 0
+        self._ablates = ablates.any(0) if self._everywhere is None else self._everywhere
 
     def functions(self, layer: int) -> dict[Key, Fn]:
         """What stands at the sites of a block."""
@@ -86,7 +94,8 @@ class Stack:
         return lambda own: scale.repeat(self.variants, 1, 1).to(own.dtype)
 
     def losses(self, dests: slice) -> Losses | None:
-        return losses(self.removed[:, :, dests], self.written, self.slab.groups)
+        every = None if self._everywhere is None else self._everywhere[:, dests]
+        return losses(self.removed[:, :, dests], self.written, self.slab.groups, everywhere=every)
 
     def read_by(self, found: Losses) -> Float[Tensor, "reader prompt pos d"]:
         """What readers with ablated edges read: the stream less what they lose."""
