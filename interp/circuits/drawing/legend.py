@@ -111,7 +111,8 @@ def _scores(out: Legend, pen: Pen, values: EdgeValues, drawn: Sequence[str]) -> 
     for sign in signs:
         for share in (1.0, 0.25)[::-sign]:
             score = sign * share * pen.most
-            text = (f"{score:+.2g}" if pen.signed else f"{score:.2g}").replace("-", "−")
+            plain = float(f"{score:.2g}")  # two digits, and no exponent where it can be
+            text = (f"{plain:+g}" if pen.signed else f"{plain:g}").replace("-", "−")
             out.line(text + (ends[sign] if share == 1 else ""), pen, score)
     if len(scores) < len(drawn):
         out.line("no score", pen, None)

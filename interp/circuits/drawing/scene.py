@@ -50,13 +50,12 @@ class Scene:
 
 def scene(
     placed: Layout, values: EdgeValues, roles: Mapping[str, Sequence[str]], *,
-    title: str = "", lead: str = "", hidden: str = "",
+    title: str = "", lead: str = "",
 ) -> Scene:  # fmt: skip
     """Put a layout on a sheet, with a title over it and a legend under it.
 
     Args:
         title, lead: lines over the drawing; empty: none.
-        hidden: what is not drawn, for the legend.
     """
     gutter = max((text_width(row.label, 7.0) for row in placed.rows), default=0.0) + 14.0
     width = max(2 * _MARGIN + gutter + placed.width, 250.0)
@@ -80,7 +79,7 @@ def scene(
     foot = legend(
         pen, values, colours, width=width - 2 * _MARGIN, channels=any(c.channel for c in placed.curves),
         drawn=[c.edge for c in placed.curves],
-        notes=[note for note in (hidden, left_out) if note],
+        notes=[left_out] if left_out else [],
     )  # fmt: skip
     below = y + placed.height + 20.0
     return Scene(
