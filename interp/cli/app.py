@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from interp.cli import activations, causal, demo_model, dictionaries, glance, reading
+from interp.cli import (
+    activations,
+    causal,
+    circuits,
+    demo_model,
+    dictionaries,
+    discovery,
+    glance,
+    reading,
+)
 
 __all__ = ["app", "main"]
 
@@ -23,6 +32,8 @@ for command in (
     causal.trace,
     causal.ablate,
     causal.attribute,
+    discovery.discover,
+    discovery.stability,
     reading.logit_attribution,
     reading.lens,
     reading.attention,
@@ -35,6 +46,7 @@ app.command("train")(dictionaries.train)
 app.command("eval")(dictionaries.evaluate)
 app.command("features")(dictionaries.features)
 app.add_typer(activations.store, name="store")
+app.add_typer(circuits.app, name="circuit")
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -152,7 +152,9 @@ def ablate(
 @guarded
 def attribute(
     model: ModelName,
-    sites: Annotated[str, typer.Argument(help="Such as 'L*.resid_pre' or 'L*.H*.z'.")],
+    sites: Annotated[
+        str, typer.Argument(help="Such as 'L*.resid_pre' or 'L*.H*.z', or 'edges' for all edges.")
+    ],
     clean: Clean = None,
     corrupted: Corrupted = None,
     task: Task = None,
@@ -160,9 +162,12 @@ def attribute(
     n: Count = 64,
     metric: MetricName = "logit_diff",
     method: Annotated[
-        Literal["gradient", "integrated", "atp-qk", "atp*"], typer.Option(help="How to estimate.")
-    ] = "gradient",
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the integrated gradient.")] = 10,
+        str | None,
+        typer.Option(help="gradient, integrated, atp-qk, atp*; of edges: exact, eap, eap-ig, ..."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of the integrated gradient.")
+    ] = None,
     direction: DirectionName = None,
     source: SourceName = None,
     positions: Places = None,
@@ -179,6 +184,8 @@ def attribute(
 
     loaded = load(model, seed, device=device)
     asked = asked_prompts(loaded, clean, corrupted, task, prompts, n, seed)
+    if check and sites == "edges":
+        raise typer.BadParameter("--check compares with patches; for edges, use --method exact.")
     options: dict[str, Any] = {"direction": direction, "source": source, "seed": seed}
     options |= {"positions": position(positions), "metric": metric}
     arguments = (*(asked if isinstance(asked, tuple) else (asked,)), sites)

@@ -12,7 +12,7 @@ from torch import Tensor
 from interp.engine.base import Base
 from interp.engine.kernels import replay_kernels
 from interp.engine.readout import Readout
-from interp.engine.where import Tail
+from interp.engine.where import Picked, Tail, Where
 from interp.graph.slab import Slab
 from interp.graph.stack import Stack
 from interp.runs.execute import forward
@@ -44,42 +44,57 @@ def logits_of(
 
 
 def _restarted(stack: Stack, base: Base, first: int, readout: Readout) -> Tensor:
-    slab, anatomy = stack.slab, base.anatomy
-    where = Tail(slab.start, stack.variants)
-    x = where.take(base.resid[first], 1)
-    for layer in range(first, anatomy.n_layers):
-        kwargs = base.kwargs(layer, where, _Joined(base, layer, slab.start))
-        with tapped(anatomy, stack.functions(layer)):
-            out = anatomy.blocks[layer].module(hidden_states=x, **kwargs)
-        x = out[0] if isinstance(out, tuple) else out
-    x = stack.logits_read(x)
-    scale = slab.scales.get(("ln_final.scale", None))
+    slab, anatomy, n = stack.slab, base.anatomy, stack.variants
+    x, last = Tail(slab.start, n).take(base.resid[first], 1), anatomy.n_layers - 1
+    picks = base.picks(readout.answer)
+    for layer in range(first, last if picks else last + 1):
+        x = _block(stack, base, layer, x, _Joined(base, layer, slab.start))
     if readout.answer is not None:
-        x = _picked(x, stack, readout)
-        scale = (
-            None if scale is None else _picked(scale.repeat(stack.variants, 1, 1), stack, readout)
-        )
-    elif scale is not None:
-        scale = scale.repeat(stack.variants, 1, 1)
-    with tapped(anatomy, _held(scale)):
-        logits = unembed(anatomy, x, columns=readout.vocab)
-    logits = logits.unflatten(0, (stack.variants, -1))
+        columns = readout.answer.to(x.device) - slab.start
+        keys = _keys(stack, base, x) if picks and first <= last else None
+        x = x[torch.arange(x.shape[0], device=x.device), columns.repeat(n)][:, None]
+        stack = stack.at(columns)
+        if keys is not None:
+            x = _block(stack, base, last, x, keys, Picked(readout.answer[None].expand(n, -1)))
+    x = stack.logits_read(x)
+    with tapped(anatomy, _held(stack)):
+        logits = unembed(anatomy, x, columns=readout.vocab).unflatten(0, (n, -1))
     if readout.answer is not None:
         return logits[:, :, 0]
-    before = base.logits[:, : slab.start].expand(stack.variants, -1, -1, -1)
-    return torch.cat([before, logits], 2)
+    return torch.cat([base.logits[:, : slab.start].expand(n, -1, -1, -1), logits], 2)
 
 
-def _picked(x: Tensor, stack: Stack, readout: Readout) -> Float[Tensor, "row 1 number"]:
-    """The columns that are read."""
-    assert readout.answer is not None
-    columns = (readout.answer.to(x.device) - stack.slab.start).repeat(stack.variants)
-    return x[torch.arange(x.shape[0], device=x.device), columns][:, None]
+def _block(
+    stack: Stack, base: Base, layer: int, x: Tensor, keys: Any, where: Where | None = None
+) -> Float[Tensor, "row some d_model"]:
+    """The stream behind a block; at a single column if keys and values are given."""
+    own = Tail(stack.slab.start, stack.variants) if where is None else where
+    functions = stack.functions(layer, "qkv" if where is None else "q")
+    with tapped(base.anatomy, functions):
+        module = base.anatomy.blocks[layer].module
+        out = module(hidden_states=x, **base.kwargs(layer, own, keys))
+    return out[0] if isinstance(out, tuple) else out
 
 
-def _held(scale: Tensor | None) -> dict[Key, Any]:
+def _keys(stack: Stack, base: Base, x: Tensor) -> _Given:
+    """All keys and values of the last block, which stops as soon as its attention hands them over."""
+    layer, where = base.anatomy.n_layers - 1, Tail(stack.slab.start, stack.variants)
+    given = base.kwargs(layer, where, _Stopping(base, layer, stack.slab.start))
+    with tapped(base.anatomy, stack.functions(layer, "kv")):
+        try:
+            base.anatomy.blocks[layer].module(hidden_states=x, **given)
+        except _HandedOver as seen:
+            return _Given(*seen.args)
+    raise AssertionError("the block never handed over its keys")  # run_base has checked
+
+
+def _held(stack: Stack) -> dict[Key, Any]:
     """The final norm's scale, where it is held."""
-    return {} if scale is None else {("ln_final.scale", None): lambda own: scale.to(own.dtype)}
+    scale = stack.slab.scales.get(("ln_final.scale", None))
+    if scale is None:
+        return {}
+    rows = scale.repeat(stack.variants, 1, 1)
+    return {("ln_final.scale", None): lambda own: rows.to(own.dtype)}
 
 
 def _from_embeddings(stack: Stack, readout: Readout) -> Tensor:
@@ -90,8 +105,7 @@ def _from_embeddings(stack: Stack, readout: Readout) -> Tensor:
     for layer in range(anatomy.n_layers):
         functions |= stack.functions(layer)
     functions["resid_post", anatomy.n_layers - 1] = stack.logits_read
-    scale = slab.scales.get(("ln_final.scale", None))
-    functions |= _held(None if scale is None else scale.repeat(n, 1, 1))
+    functions |= _held(stack)
     rows = slab.tokens.rows(torch.arange(len(slab)).repeat(n).tolist())
     with tapped(anatomy, functions):
         logits = forward(anatomy, rows, last=readout.answer is not None)
@@ -118,3 +132,23 @@ class _Joined:
         before = before.repeat_interleave(own.shape[1] // before.shape[1], 1)  # grouped heads
         copies = own.shape[0] // before.shape[0]
         return torch.cat([before.repeat(copies, 1, 1, 1), own], 2)
+
+
+class _HandedOver(Exception):  # noqa: N818 (it is no error)
+    """Raised once a block has handed over its keys and values."""
+
+
+class _Stopping(_Joined):
+    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        raise _HandedOver(*super().update(keys, values))
+
+
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """A cache that hands attention these keys and values instead of the block's own."""
+
+    keys: Tensor
+    values: Tensor
+
+    def update(self, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        return self.keys, self.values

@@ -28,6 +28,11 @@ class Written:
     def stop(self) -> int:
         return self.first + self.change.shape[1]
 
+    def at(self, columns: Int[Tensor, " prompt"]) -> Written:
+        """The same at one column of each prompt."""
+        rows = torch.arange(self.change.shape[2], device=self.change.device)
+        return Written(self.first, self.change[:, :, rows, columns][:, :, :, None])
+
 
 @dataclass(frozen=True, eq=False)
 class Losses:

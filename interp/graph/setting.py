@@ -236,7 +236,7 @@ class Setting:
                 f"kept has shape {list(kept.shape)}, expected [variant, {', '.join(map(str, full.shape))}]"
                 ": a mask of the graph for each variant (graph.mask(edges)[None] for one)."
             )
-        change = self.slabs[0].written
+        change = self.slabs[0].change
         return (1 - kept.to(change)) * full.to(change)
 
     def _parts(self, removed: Tensor, *, grad: bool) -> Iterator[tuple[list[int], int]]:
@@ -253,10 +253,10 @@ class Setting:
     def variants_at_once(self) -> int:
         """How many variants may run together, by memory and by what one call takes well."""
         slab = max(self.slabs, key=len)
-        columns = len(slab) * slab.written.shape[2]
-        size = slab.written.element_size() * slab.written.shape[-1] * columns
+        columns = len(slab) * slab.change.shape[2]
+        size = slab.change.element_size() * slab.change.shape[-1] * columns
         vocab = self.model.d_vocab if self.readout.vocab is None else len(self.readout.vocab)
-        logits = len(self.prompts) * vocab * slab.written.element_size()
+        logits = len(self.prompts) * vocab * slab.change.element_size()
         logits *= 1 if self.readout.answer is not None else self.prompts.clean.ids.shape[1]
         per_variant = size * (len(self.graph.sources) + 6 * self.graph.n_heads + 24) + 4 * logits
         fits = available(self.model.device) // (2 * per_variant)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -31,8 +31,9 @@ class Slab:
         tokens: the run that is edited.
         base: it, ready to be replayed; None where blocks are run from the embeddings on.
         start: the first column that an ablated value can differ at.
-        written: what each source writes, from ``start`` on.
-        ablated: what it carries where an edge is ablated; broadcasts to ``written``.
+        change: what each source's term loses where its edges are ablated: what it writes less
+            ``ablated``, from ``start`` on.
+        ablated: what it carries where an edge is ablated; broadcasts to ``change``.
         groups: which group of positions each column belongs to, where the graph has such.
         scales: what the norms divide by, where that is held.
         logits: of the unedited run: of every position, or of each prompt's last token.
@@ -43,7 +44,7 @@ class Slab:
     tokens: TokenBatch
     base: Base | None
     start: int
-    written: Float[Tensor, "source prompt pos d_model"]
+    change: Float[Tensor, "source prompt pos d_model"]
     ablated: Tensor
     groups: Int[Tensor, "prompt pos"] | None
     scales: Mapping[Key, Tensor]
@@ -52,10 +53,21 @@ class Slab:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    @property
-    def change(self) -> Float[Tensor, "source prompt pos d_model"]:
-        """What every source's term loses where its edges are ablated."""
-        return self.written - self.ablated
+    def at(self, columns: Int[Tensor, " prompt"]) -> Slab:
+        """The same at one column of each prompt, where nothing is read at others."""
+        rows = torch.arange(len(self), device=self.change.device)
+
+        def pick(x: Tensor, axis: int) -> Tensor:
+            return x.movedim((axis, axis + 1), (0, 1))[rows, columns][:, None].movedim(
+                (0, 1), (axis, axis + 1)
+            )
+
+        return replace(
+            self, change=pick(self.change, 1),
+            ablated=pick(self.ablated, 1) if self.ablated.dim() else self.ablated,
+            groups=None if self.groups is None else pick(self.groups, 0),
+            scales={key: pick(scale, 0) for key, scale in self.scales.items()},
+        )  # fmt: skip
 
 
 @torch.no_grad()
@@ -94,8 +106,9 @@ def run_slab(
     written = contributions(graph, parts, read)[:, :, start:]
     there = ablated(rows).to(written)
     return Slab(
-        graph, parts, own, base, start, written,
-        there[:, :, start:] if there.dim() > 1 else there,
+        graph, parts, own, base, start,
+        written - (there[:, :, start:] if there.dim() else there),
+        there[:, :, start:] if there.dim() else there,
         None if groups is None else groups[rows, start:],
         held_scales(graph, parts, read, start), logits,
     )  # fmt: skip

@@ -9,8 +9,9 @@ queries, keys and values at their projections, an MLP at its input, the logits a
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.graph.contributions import mlp_and_units
@@ -54,8 +55,15 @@ class Stack:
         ablates = (removed != 0).flatten(3).any(-1) if removed.dim() > 3 else removed != 0
         self._ablates = ablates.any(0) if self._everywhere is None else self._everywhere
 
-    def functions(self, layer: int) -> dict[Key, Fn]:
-        """What stands at the sites of a block."""
+    def at(self, columns: Int[Tensor, " prompt"]) -> Stack:
+        """The same at one column of each prompt: what is read of the last block, or behind it."""
+        own = copy(self)
+        own.slab = self.slab.at(columns)
+        own.written = [piece.at(columns) for piece in self.written]
+        return own
+
+    def functions(self, layer: int, channels: str = "qkv") -> dict[Key, Fn]:
+        """What stands at the sites of a block; of queries, keys and values at those of ``channels``."""
         graph, anatomy = self.graph, self.parts.anatomy
         *heads, mlps = graph.reads_at(layer)
         found: dict[Key, Fn] = {("resid_pre", layer): self._see}
@@ -66,7 +74,7 @@ class Stack:
         grouped = tells_heads_apart(anatomy) and anatomy.n_kv_heads != anatomy.n_heads
         grouped = grouped and (reads[1] or reads[2])  # keys and values then have as many heads
         for channel, point in enumerate("qkv"):
-            if reads[channel] or (grouped and channel > 0):
+            if point in channels and (reads[channel] or (grouped and channel > 0)):
                 found[point, layer] = self._head_reads(layer, channel, heads[channel])
         if self._ablates[graph.heads_at(layer)].any():
             found["z", layer] = self._heads_write(layer)
