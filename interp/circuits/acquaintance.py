@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from interp.circuits.fields import difference
 from interp.errors import CircuitError, warn
 from interp.graph import Graph
 
@@ -51,13 +52,10 @@ def check_graph(circuit: Any, model: Any, graph: Graph) -> None:
     Raises:
         CircuitError: it is of a model of another shape.
     """
-    own = circuit.graph.shape
-    if own != graph.shape:
-        differ = sorted(k for k in {*own, *graph.shape} if own.get(k) != graph.shape.get(k))
-        named = ", ".join(f"{k} {own.get(k)} against {graph.shape.get(k)}" for k in differ)
+    if circuit.shape != graph.shape:
         raise CircuitError(
             f"{circuit.name!r} is a circuit of {circuit.model or 'another model'} and does not fit "
-            f"{model.name}: {named}."
+            f"{model.name}: {difference(circuit.shape, graph.shape)}. Load the model it was found in."
         )
 
 

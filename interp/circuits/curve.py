@@ -55,7 +55,7 @@ def curve(
     metric: Any = None,
     ablation: str | None = None,
     reference: Any = None,
-    fractions: Sequence[float] = FRACTIONS,
+    fractions: Sequence[float | int] = FRACTIONS,
     signed: bool = False,
     select: Select | None = None,
     n_random: int = 5,

@@ -72,11 +72,11 @@ class CircuitEvaluation(Stored):
     nodes: Names
     node_sets: tuple[Names, ...]
     node_effect: Float[Tensor, "node prompt"]
-    node_chance: Float[Tensor, " draw"]
+    node_chance: Float[Tensor, " other_node"]
     edges: Names
     edge_sets: tuple[Names, ...]
     edge_effect: Float[Tensor, "edge prompt"]
-    edge_chance: Float[Tensor, " draw"]
+    edge_chance: Float[Tensor, " other_edge"]
     random_edges: Float[Tensor, " draw"]
     random_connected: Float[Tensor, " draw"]
     threshold: float
@@ -235,10 +235,10 @@ class CircuitEvaluation(Stored):
 
         rows: list[dict[str, Any]] = []
 
-        def row(measure: str, value: float, low: Any = None, high: Any = None, unit: str = "",
+        def row(measure: str, value: float | int, low: Any = None, high: Any = None, unit: str = "",
                 p: float | None = None) -> None:  # fmt: skip
             ends = [float("nan") if end is None else float(end) for end in (low, high)]
-            rows.append({"measure": measure, "value": value, "low": ends[0], "high": ends[1],
+            rows.append({"measure": measure, "value": float(value), "low": ends[0], "high": ends[1],
                          "unit": unit or self.unit, "p": p})  # fmt: skip
 
         for name in ("kept", "full", "empty", "complement"):

@@ -19,7 +19,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from operator import index
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -36,6 +36,7 @@ __all__ = ["Connection", "Scored", "at_least", "n_edges", "strengths", "top_n"]
 Connection = Literal["greedy", "prune"] | None
 
 
+@runtime_checkable
 class Scored(Protocol):
     """What a selection reads of scores; an ``EdgeScores`` is one."""
 

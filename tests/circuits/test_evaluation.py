@@ -205,7 +205,7 @@ def test_it_warns_of_discovery_prompts_and_of_other_weights():
 
 def test_another_shape_is_refused():
     other = Circuit("big", {"embed->logits"}, Graph(3, 2, pos_embed=False).shape, model="big")
-    with pytest.raises(CircuitError, match="does not fit toy: n_layers 3 against 2"):
+    with pytest.raises(CircuitError, match="does not fit toy: n_layers 3 and 2"):
         evaluate(other, Formula(either), **BARE)
     with pytest.raises(CircuitError, match="no prompts to run"):
         evaluate(circuit(LAST), Formula(either).model)

@@ -62,5 +62,9 @@ def test_what_it_refuses():
         auroc(scored(GRAPH, {}), ["m7->logits"])
     with pytest.raises(CircuitError, match="1 of 46 edges have no score"):
         auroc(scored(GRAPH, {LAST: torch.nan}), TRUE)
+
+
+@pytest.mark.bad_input
+def test_an_unknown_level_is_refused():
     with pytest.raises(CircuitError, match="expected 'edges' or 'nodes'"):
         auroc(scored(GRAPH, {}), TRUE, level="heads")
