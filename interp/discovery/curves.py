@@ -37,7 +37,8 @@ def removals(record: AcdcRecord, *, title: str) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_xlim(0, len(record.edges))
         axes.set_xlabel("edges tried, from the logits backwards")
-        axes.set_ylabel(f"{record.metric} ({record.unit})")
+        unit = "" if record.unit in ("", record.metric) else f" ({record.unit})"
+        axes.set_ylabel(f"{record.metric}{unit}")
         axes.set_title(wrapped(title, WIDTH))
         axes.legend(frameon=False, loc="center left")
     return figure
@@ -49,9 +50,7 @@ def training(record: MaskRecord, *, title: str) -> Figure:
     with sheet(WIDTH, 2.6) as figure:
         left, right = figure.subplots(1, 2)
         left.plot(steps, record["distance"].tolist(), color=PALETTE[0], linewidth=1.0)
-        left.set_title(
-            "distance from the full model (empty = 1)", fontsize=8.5, fontweight="normal"
-        )
+        left.set_title("distance of each draw (full 0, empty 1)", fontsize=8.5, fontweight="normal")
         right.plot(
             steps, record["open"].tolist(), color=PALETTE[0], linewidth=1.2, label="expected"
         )
