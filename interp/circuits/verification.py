@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Verification"]
 
+_NAMED = 3  # edges that are named in the figure: those furthest off
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Verification(Stored):
@@ -86,17 +88,19 @@ class Verification(Stored):
         })  # fmt: skip
 
     def plot(self, *, title: str | None = None) -> Figure:
-        """Each member's effect as measured against as recorded; on the line they agree."""
+        """Each member's effect as measured against as recorded; on the line they agree, and the
+        edges furthest off are named."""
         from interp.figures import scatter
 
         shown = [i for i, name in enumerate(self.names) if name.startswith("without ")]
         both = [i for i in shown if self.recorded[i] == self.recorded[i]
                 and self.measured[i] == self.measured[i]]  # fmt: skip
-        wrong = [(place, self.names[i].removeprefix("without "))
-                 for place, i in enumerate(both) if not bool(self.agrees[i])]  # fmt: skip
+        off = (self.measured - self.recorded).abs()
+        worst = sorted((i for i in both if not bool(self.agrees[i])), key=lambda i: -float(off[i]))
+        named = [(both.index(i), self.names[i].removeprefix("without ")) for i in worst[:_NAMED]]
         held = f"{int(self.agrees.sum())} of {len(self.names)} numbers as recorded"
         return scatter(
-            self.recorded[both].tolist(), self.measured[both].tolist(), named=wrong[:8],
+            self.recorded[both].tolist(), self.measured[both].tolist(), named=named,
             title=title or f"{self.circuit}: {held}",
             x_name=f"recorded effect of removing an edge ({self.unit})",
             y_name=f"measured ({self.unit})",
