@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -65,6 +66,7 @@ def groups_of(graph: Graph) -> Iterator[Group]:
             yield Group(graph.mlps_at(layer), ("mlp_out", layer), layer + 1)
 
 
+@torch.no_grad()
 def by_activations(
     setting: Setting,
     rows: slice,

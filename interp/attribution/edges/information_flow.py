@@ -45,7 +45,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.attribution.edges.trace import scored
 from interp.direct.stream import heads_of
+from interp.graph import Setting
 from interp.graph.contributions import contributions, sites_read
 from interp.graph.graph import Graph
 from interp.graph.parts import Parts
@@ -53,7 +55,7 @@ from interp.runs.cache import Cache
 from interp.runs.execute import execute
 from interp.token_batch import TokenBatch
 
-__all__ = ["flows", "importance", "proximity"]
+__all__ = ["by_flow", "flows", "importance", "proximity"]
 
 #: Numbers that one difference may hold.
 _PIECE = 2**22
@@ -74,6 +76,22 @@ def importance(
     """The share of each term in its sum; all 0 where no term brings the sum nearer."""
     near = proximity(terms, whole)
     return torch.nan_to_num(near / near.sum(0, keepdim=True))
+
+
+@torch.no_grad()
+def by_flow(
+    setting: Setting, rows: slice, tokens: TokenBatch, threshold: float
+) -> tuple[Float[Tensor, "prompt source dest *position"], Float[Tensor, " prompt"]]:
+    """Scores of some prompts' edges, and of the unedited run (which they do not depend on)."""
+    prompts, at_answer = setting.prompts.subset(rows), setting.metric.positions == "answer"
+    start = tokens.mask
+    if at_answer:
+        columns = torch.arange(tokens.ids.shape[1], device=start.device)
+        start = start & (columns == prompts.answer_column.to(start.device)[:, None])
+    groups = None if setting.groups is None else setting.groups[rows]
+    found = flows(setting.graph, setting.parts, tokens, start, groups, threshold=threshold)
+    run = execute(setting.parts.anatomy, tokens, logits="last" if at_answer else "all")
+    return found, scored(setting, rows, run.logits)
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from interp.errors import GraphError, MetricError
 from interp.graph import Setting
 from interp.graph.contributions import contributions, sites_read
 from interp.graph.grouped import by_query_head, tells_heads_apart
+from interp.graph.names import Node
 from interp.graph.slab import held_scales
 from interp.runs.execute import forward
 from interp.runs.frozen import frozen
@@ -86,17 +87,22 @@ class Trace:
         inputs = [key for key in self.seen if key[0] in _READ or key == ("resid_post", None)]
         found = torch.autograd.grad(
             self.scores, [self.seen[key] for key in inputs], torch.ones_like(self.scores),
-            retain_graph=keep, materialize_grads=True,
+            retain_graph=keep or bool(self.setting.graph.units), materialize_grads=True,
         )  # fmt: skip
         return dict(zip(inputs, found, strict=True))
 
     def readings(
-        self, found: dict[Key, Tensor] | None = None, *, first: int = 0
+        self,
+        found: dict[Key, Tensor] | None = None,
+        *,
+        first: int = 0,
+        channels: str = "qkv",
     ) -> Iterator[Reading]:
         """Block by block what is read, from block ``first`` on.
 
         Args:
             found: what :meth:`gradients` gave; None: one backward pass. It is used up.
+            channels: which inputs of heads.
         """
         graph, parts = self.setting.graph, self.setting.parts
         found = self.gradients() if found is None else found
@@ -105,6 +111,8 @@ class Trace:
             for channel, (point, dests) in enumerate(
                 zip("qkv", graph.reads_at(layer), strict=False)
             ):
+                if point not in channels:
+                    continue
                 matrix = parts.projection(layer, channel)[0]
                 inner = torch.einsum("bphe,hde->hbpd", found.pop((point, layer)), matrix)
                 gradient = self._through(norm, "ln1.scale", ("resid_pre", layer), inner)
@@ -118,13 +126,30 @@ class Trace:
     def _mlp(self, layer: int, found: dict[Key, Tensor]) -> Reading:
         graph, parts = self.setting.graph, self.setting.parts
         dests = graph.reads_at(layer)[3]
-        inner = found.pop(("mlp.input", layer))[None]
+        inner = self._units(layer, found.pop(("mlp.input", layer)), found)
         stream = ("resid_pre" if graph.parallel else "resid_mid", layer)
         norm = parts.before_mlp(layer)
         name = "ln1.scale" if norm is parts.before_attention(layer) else "ln2.scale"
         gradient = self._through(norm, name, stream, inner)
         sources = graph.mlps_at(layer).start if not graph.parallel else graph.heads_at(layer).start
         return Reading(dests, sources, gradient)
+
+    def _units(
+        self, layer: int, whole: Float[Tensor, "prompt pos d_model"], found: dict[Key, Tensor]
+    ) -> Float[Tensor, "dest prompt pos d_model"]:
+        """The gradient at the input of an MLP, as the rest of it and each of its units read it."""
+        nodes = [Node.parse(unit) for unit in self.setting.graph.units]
+        own = [node.index for node in nodes if node.layer == layer]
+        if not own:
+            return whole[None]
+        post, behind = self.seen["mlp_post", layer], found.pop(("mlp_post", layer))
+        each: list[Tensor] = []
+        for n in own:
+            alone = torch.zeros_like(behind)
+            alone[..., n] = behind[..., n]
+            inner = self.seen["mlp.input", layer]
+            each += torch.autograd.grad(post, inner, alone, retain_graph=True)
+        return torch.stack([whole - torch.stack(each).sum(0), *each])
 
     def _through(self, norm: nn.Module | None, name: str, stream: Key, inner: Tensor) -> Tensor:
         x, held = self.seen[stream].detach(), self.held.get((name, stream[1]))
@@ -136,7 +161,7 @@ class Trace:
 
 
 #: What destinations in the blocks compute first from what they read; patterns, if asked for.
-_READ = ("q", "k", "v", "mlp.input", "pattern")
+_READ = ("q", "k", "v", "mlp.input", "mlp_post", "pattern")
 
 
 def trace(

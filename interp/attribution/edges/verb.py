@@ -9,8 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.attribution.edges.activations import by_activations, groups_of
+from interp.attribution.edges.atp import by_edge_dropping
 from interp.attribution.edges.eap import ALPHAS, Alphas, by_gradient, by_interpolation
 from interp.attribution.edges.exact import by_ablation
+from interp.attribution.edges.information_flow import by_flow
 from interp.attribution.edges.result import EdgeScores
 from interp.attribution.edges.trace import scored
 from interp.errors import MetricError, RunError
@@ -25,8 +28,14 @@ from interp.token_batch import TokenBatch
 
 __all__ = ["EDGE_METHODS", "EdgeMethod", "attribute_edges"]
 
-EdgeMethod = Literal["exact", "eap", "eap-ig"]
-EDGE_METHODS: Final = ("exact", "eap", "eap-ig")
+EdgeMethod = Literal[
+    "exact", "eap", "eap-ig", "eap-ig-activations", "atp*", "information-flow"
+]  # fmt: skip
+EDGE_METHODS: Final = (
+    "exact", "eap", "eap-ig", "eap-ig-activations", "atp*", "information-flow"
+)  # fmt: skip
+#: The sum over α that each method's published code takes.
+_PUBLISHED: Final[dict[str, Alphas]] = {"eap-ig": "left", "eap-ig-activations": "right"}
 #: Metrics that are steps of the logits: their gradient is 0 wherever it exists.
 _STEPS: Final = ("rank", "accuracy", "diff_accuracy")
 #: Numbers of scores for single prompts that are kept.
@@ -40,8 +49,9 @@ def attribute_edges(
     metric: str | Metric | Callable[..., Tensor] = "logit_diff",
     method: EdgeMethod = "eap-ig",
     steps: int = 5,
-    alphas: Alphas = "left",
-    ablation: Ablation = "resample",
+    alphas: Alphas | None = None,
+    threshold: float = 0.0,
+    ablation: Ablation | None = None,
     reference: Prompts | None = None,
     direction: Literal["noise", "denoise"] = "noise",
     positions: Iterable[str] = (),
@@ -57,13 +67,16 @@ def attribute_edges(
         MetricError: the metric has no gradient, and the method needs one.
         GraphError: the model has no graph, or the ablation does not fit the prompts.
     """
-    _check(method, steps, alphas)
+    alphas = alphas or _PUBLISHED.get(method, "left")
+    _check(method, steps, alphas, threshold)
+    if ablation is None:  # information flow ablates nothing, and needs no pairs
+        ablation = "zero" if method == "information-flow" else "resample"
     setting = Setting.of(
         model, prompts, metric=metric, ablation=ablation, reference=reference, direction=direction,
         units=units, positions=positions, freeze_norms=freeze_norms, batch=batch,
     )  # fmt: skip
     _check_gradient(method, setting)
-    per_prompt, full = _run(setting, method, steps, alphas, progress)
+    per_prompt, full = _run(setting, method, steps, alphas, threshold, progress)
     graph, how = setting.graph, setting.metric
     values = per_prompt.mean(0)
     values[~graph.full] = torch.nan
@@ -85,32 +98,41 @@ def attribute_edges(
         provenance=Provenance.of(
             model, setting.prompts,
             verb="attribute", sites="edges", metric=how.name, method=method, ablation=ablation,
-            direction=direction, steps=steps if method == "eap-ig" else None,
-            alphas=alphas if method == "eap-ig" else None, freeze_norms=freeze_norms,
+            direction=direction, steps=steps if method in _PUBLISHED else None,
+            alphas=alphas if method in _PUBLISHED else None, freeze_norms=freeze_norms,
+            threshold=threshold if method == "information-flow" else None,
             reference=None if reference is None else reference.hash,
         ),
     )  # fmt: skip
 
 
 def _run(
-    setting: Setting, method: EdgeMethod, steps: int, alphas: Alphas, progress: bool | None
-) -> tuple[Float[Tensor, "prompt source dest *position"], Float[Tensor, " prompt"]]:
+    setting: Setting, method: EdgeMethod, steps: int, alphas: Alphas, threshold: float,
+    progress: bool | None,
+) -> tuple[Float[Tensor, "prompt source dest *position"], Float[Tensor, " prompt"]]:  # fmt: skip
     """Scores of every prompt's edges, and of the unedited run."""
     if method == "exact":
         n = len(setting.graph.edges)
         what = f"ablating {n} edges, one variant of the run each"
         with Bar(total=n, what=what, show=progress) as bar:
             return by_ablation(setting, bar.advance), setting.full
+    groups, layers = len(tuple(groups_of(setting.graph))), setting.graph.n_layers
+    passes = {"eap-ig": steps, "eap-ig-activations": steps * groups, "atp*": layers}.get(method, 1)
     found: list[tuple[Tensor, Tensor]] = []
-    passes = steps if method == "eap-ig" else 1
     with Bar(total=len(setting.rows) * passes, what="attributing edges", show=progress) as bar:
         for rows in setting.rows:
             tokens: TokenBatch = setting.tokens.rows(rows)
-            if method == "eap":
-                found.append(by_gradient(setting, rows, tokens))
-                bar.advance(1)
+            if method == "eap-ig":
+                own = by_interpolation(setting, rows, tokens, steps, alphas, bar.advance)
+            elif method == "eap-ig-activations":
+                own = by_activations(setting, rows, tokens, steps, alphas, bar.advance)
+            elif method == "atp*":
+                own = by_edge_dropping(setting, rows, tokens, bar.advance)
             else:
-                found.append(by_interpolation(setting, rows, tokens, steps, alphas, bar.advance))
+                own = (by_gradient(setting, rows, tokens) if method == "eap"
+                       else by_flow(setting, rows, tokens, threshold))  # fmt: skip
+                bar.advance(1)
+            found.append(own)
     edges, scores = zip(*found, strict=True)
     return torch.cat(edges).cpu(), torch.cat(scores).cpu()
 
@@ -127,26 +149,33 @@ def _empty(setting: Setting, method: EdgeMethod) -> Float[Tensor, " prompt"]:
     return scored(setting, slice(None), logits).detach().cpu()
 
 
-def _check(method: str, steps: int, alphas: str) -> None:
+def _check(method: str, steps: int, alphas: str, threshold: float) -> None:
     if method not in EDGE_METHODS:
         raise RunError(f"method={method!r}; for edges, expected one of {', '.join(EDGE_METHODS)}.")
     if steps < 1:
         raise RunError(f"steps={steps}: expected at least 1; 5 is usual for method='eap-ig'.")
     if alphas not in ALPHAS:
         raise RunError(f"alphas={alphas!r}; expected one of {', '.join(ALPHAS)}.")
+    if threshold and method != "information-flow":
+        raise RunError(f"threshold= belongs to method='information-flow', not to {method!r}.")
+    if not 0 <= threshold < 1:
+        raise RunError(
+            f"threshold={threshold:g}: expected the share of what a destination reads that an edge "
+            "must exceed, from 0 to below 1; 0 drops no edge."
+        )
 
 
 def _check_gradient(method: str, setting: Setting) -> None:
     """Refuse metrics whose gradient is 0 for reasons that have nothing to do with the model."""
     metric = setting.metric
-    if method == "exact":
+    if method in ("exact", "information-flow"):
         return
     if metric.name in _STEPS:
         raise MetricError(
             f"metric {metric.name!r} jumps as logits pass each other and is flat between: it has no "
             "gradient. Use 'logit_diff', 'prob' or another smooth metric, or method='exact'."
         )
-    if metric.needs_reference and method == "eap" and setting.direction == "noise":
+    if metric.needs_reference and method in ("eap", "atp*") and setting.direction == "noise":
         raise MetricError(
             f"metric {metric.name!r} compares with the clean run and is at its minimum there: its "
             "gradient is 0, and so would be every estimate. Use method='eap-ig' or 'exact', or "
