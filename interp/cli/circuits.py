@@ -67,7 +67,8 @@ def find(
         for line in finding.findings():
             console.print(line, highlight=False)
         if len(frame := finding.to_frame()):
-            frame_table("roles, by what nodes do (and their untrained twins)", frame)
+            columns = ["role", "node", "behaviour", "value", "twin"]
+            frame_table("roles, by what nodes do (twin: the untrained twin)", frame[columns])
     draw(finding, plot)
     if finding.circuit is None:
         notes.print("no circuit: the model does not show this behaviour")
