@@ -41,8 +41,9 @@ def load(
         source: ``"demo"`` (the model that ships with this package), a checkpoint folder, a
             name on the Hugging Face hub (``"gpt2"``), a Hugging Face model object, which
             is used as it is and never changed, or a TransformerLens model: a
-            ``TransformerBridge``, whose weights are shared, or a ``HookedTransformer``, whose
-            weights are copied. What was made of it must give the same logits.
+            ``TransformerBridge``, whose weights are shared (copied if they were processed and
+            its class cannot hold them), or a ``HookedTransformer``, whose weights are
+            copied. What was made of it must give the same logits.
         tokenizer: a tokenizer object, folder or name; by default the checkpoint's (or the
             TransformerLens model's) own. A
             folder without one loads; text input then raises.
@@ -57,8 +58,8 @@ def load(
 
     Raises:
         CheckpointError: the folder is missing, incomplete or corrupted.
-        ModelError: no such model, no network, no such device or dtype, a family that is
-            refused, or weights that fail the check.
+        ModelError: no such model, no network, no such device or dtype, a family or a
+            TransformerLens config that is refused, or weights that fail the check.
     """
     if check not in ("quick", "full", True, False):
         raise ModelError(f"check={check!r}; expected 'quick', 'full' or False.")

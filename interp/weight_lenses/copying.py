@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.errors import MetricError
+from interp.errors import MetricError, ModelError
 from interp.models.folding import norm_before_attention
 from interp.models.model import Model
 from interp.results import Provenance, Stored
@@ -116,10 +116,16 @@ def copying_scores(
 
     Raises:
         MetricError: no controls.
-        ModelError: weights that cannot be viewed or folded.
+        ModelError: weights that cannot be viewed or folded, or a model that answers in other
+            tokens than it reads, where no head can copy.
     """
     if controls < 1:
         raise MetricError(f"controls={controls}; expected 1 or more.")
+    if model.tokens.n_out is not None:
+        raise ModelError(
+            f"{model.name} reads {model.d_vocab} tokens and answers in {model.d_vocab_out} others, so "
+            "there is nothing to copy: expected one vocabulary. ov_circuit takes such a model."
+        )
     rows = tokens_in(model, through_mlp0=through_mlp0)
     out = unembedding(model, folded=folded, centre=centre)
     norm = None

@@ -106,7 +106,8 @@ def _angles(
     )
     with torch.no_grad():
         cos, sin = rotary(torch.zeros(1, device=positions.device), positions[None], **kind)
-    return cos[0].float(), sin[0].float(), False
+    pairs = bool(getattr(anatomy.hf.config.get_text_config(), "rotary_adjacent_pairs", False))
+    return cos[0].float(), sin[0].float(), pairs
 
 
 def attention_scale(anatomy: Anatomy, layer: int) -> float:

@@ -16,7 +16,7 @@ def model(request):
     return interp.load("demo", dtype=request.param, check=False)
 
 
-def leaking(batch: TokenBatch) -> torch.Tensor:
+def leaking(batch: TokenBatch, *, causal: bool) -> torch.Tensor:
     """Causal over the whole row, as in a family that ignores where a text begins."""
     return (batch.mask[:, None, :] == batch.mask[:, :, None]).tril()
 

@@ -54,6 +54,7 @@ class HookedAttention(nn.Module):
         )  # fmt: skip
         self.config = config
         self.layer_idx = layer
+        self.layer_type = config.kind(layer)
         self.head_dim = d_head
         self.num_key_value_groups = heads // kv_heads
         self.scaling = 1 / config.attention_divisors[layer]

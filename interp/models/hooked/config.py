@@ -103,6 +103,6 @@ class HookedConfig(PreTrainedConfig):
         """Whether positions rotate q and k."""
         return self.position_embedding == "rotary"
 
-    def windowed(self, layer: int) -> bool:
-        """Whether a layer's queries see a window of keys only."""
-        return self.layer_types is not None and self.layer_types[layer] == "sliding_attention"
+    def kind(self, layer: int) -> str:
+        """``"full_attention"``, or ``"sliding_attention"`` where a query sees a window of keys."""
+        return "full_attention" if self.layer_types is None else self.layer_types[layer]

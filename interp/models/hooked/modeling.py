@@ -56,10 +56,7 @@ class HookedModel(HookedPreTrainedModel):
             if config.position_embedding == "standard"
             else None
         )
-        kinds = sorted({config.windowed(layer) for layer in range(config.num_hidden_layers)})
-        self.rotary = nn.ModuleDict(
-            {_kind(local): Rotary(config, local=local) for local in kinds if config.rotary}
-        )
+        self.rotary_emb = Rotary(config) if config.rotary else None
         self.blocks = nn.ModuleList(
             HookedBlock(config, layer) for layer in range(config.num_hidden_layers)
         )
@@ -93,11 +90,12 @@ class HookedModel(HookedPreTrainedModel):
             seen = 0 if past_key_values is None else past_key_values.get_seq_length()
             position_ids = torch.arange(x.shape[1], device=x.device)[None] + seen
         masks = self._masks(x, attention_mask, past_key_values, position_ids)
-        angles = {kind: turn(position_ids, x.dtype) for kind, turn in self.rotary.items()}
+        turn = self.rotary_emb
+        angles = {} if turn is None else {kind: turn(x, position_ids, kind) for kind in masks}
         if self.pos_embed is not None:
             x = x + self.pos_embed(position_ids)
         for layer, block in enumerate(self.blocks):
-            kind = _kind(self.config.windowed(layer))
+            kind = self.config.kind(layer)
             x = block(
                 x,
                 attention_mask=masks[kind],
@@ -118,7 +116,7 @@ class HookedModel(HookedPreTrainedModel):
         """The mask of each kind of layer, in the form that the kernel takes."""
         if isinstance(given, Mapping):
             return given
-        kinds = self.config.layer_types or ["full_attention"]
+        kinds = map(self.config.kind, range(self.config.num_hidden_layers))
         makers = {
             "full_attention": create_causal_mask,
             "sliding_attention": create_sliding_window_causal_mask,
@@ -196,10 +194,6 @@ class HookedForCausalLM(HookedPreTrainedModel, GenerationMixin):
                 "read again. Use model.run."
             )
         return super().generate(*args, **kwargs)
-
-
-def _kind(windowed: bool) -> str:
-    return "sliding_attention" if windowed else "full_attention"
 
 
 AutoConfig.register(HookedConfig.model_type, HookedConfig, exist_ok=True)

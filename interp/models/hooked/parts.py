@@ -79,26 +79,28 @@ def activation(config: HookedConfig) -> nn.Module:
 class Rotary(nn.Module):
     """Angles of rotary positions (Su et al. 2021, arXiv:2104.09864)."""
 
-    def __init__(self, config: HookedConfig, *, local: bool) -> None:
+    def __init__(self, config: HookedConfig) -> None:
         super().__init__()
         assert config.rotary_dim is not None
-        own = config.rotary_base_local if local else None
-        self.base = config.rotary_base if own is None else own
-        self.factor = 1.0 if local else config.rotary_factor
+        local = config.rotary_base_local
+        self.bases = {
+            "full_attention": config.rotary_base,
+            "sliding_attention": config.rotary_base if local is None else local,
+        }
+        self.factors = {"full_attention": config.rotary_factor, "sliding_attention": 1.0}
         self.dim = config.rotary_dim
         self.adjacent = config.rotary_adjacent_pairs
         self.precision = torch.float64 if config.rotary_float64 else torch.float32
 
     def forward(
-        self, positions: Int[Tensor, "batch pos"], dtype: torch.dtype
+        self, x: Tensor, position_ids: Int[Tensor, "batch pos"], layer_type: str
     ) -> tuple[Float[Tensor, "batch pos rotary"], Float[Tensor, "batch pos rotary"]]:
-        """Cosines and sines, each angle twice: once for each entry of the pair it rotates."""
-        half = torch.arange(self.dim // 2, dtype=self.precision, device=positions.device)
-        lengths = self.base ** (half / (self.dim / 2))
-        lengths = lengths * self.factor if self.factor != 1.0 else lengths
+        """Cosines and sines in the dtype of ``x``, each angle twice: for both entries that it turns."""
+        half = torch.arange(self.dim // 2, dtype=self.precision, device=position_ids.device)
+        lengths = self.bases[layer_type] ** (half / (self.dim / 2)) * self.factors[layer_type]
         lengths = lengths.repeat_interleave(2) if self.adjacent else torch.cat([lengths, lengths])
-        angles = positions[..., None].to(self.precision) / lengths
-        return angles.cos().to(dtype), angles.sin().to(dtype)
+        angles = position_ids[..., None].to(self.precision) / lengths
+        return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
 
 
 def rotated(
