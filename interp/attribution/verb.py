@@ -116,15 +116,20 @@ def attribute(
     :class:`interp.Graph` and returns :class:`EdgeScores`. A score is metric(edge ablated) -
     metric(nothing ablated): negative means that the edge helps. Methods: ``"exact"`` ablates each edge
     alone; ``"eap"`` and ``"eap-ig"`` (None means the latter) estimate all of them from gradients
-    (:mod:`interp.attribution.edges.eap`). Options beside metric, steps (5), reference, batch and
-    progress: ``direction="noise"`` (edges are ablated in the clean run) or ``"denoise"`` (in the
+    (:mod:`interp.attribution.edges.eap`), ``"eap-ig-activations"`` from gradients while each group
+    of nodes is on its way (:mod:`~interp.attribution.edges.activations`), ``"atp-qk"`` and ``"atp*"``
+    with the softmax computed exactly (:mod:`~interp.attribution.edges.atp`; the latter **unsigned**);
+    ``"information-flow"`` ablates nothing, needs no pairs, and gives **unsigned** shares of what each
+    destination reads (:mod:`~interp.attribution.edges.information_flow`).
+    Options beside metric, steps (5), reference, batch and progress: ``direction="noise"`` (edges are ablated in the clean run) or ``"denoise"`` (in the
     corrupted run, which gets clean values); ``positions=("S2", "END")`` counts edges at named
     positions and at all others together; and
 
         ablation: what an ablated edge carries: ``"resample"``, the paired corrupted run's value;
             ``"zero"``; ``"mean"`` over ``reference``, by position and template.
-        alphas: of ``"eap-ig"``: ``"left"`` (0, 1/m, …; the published code's), ``"right"``,
-            ``"midpoint"``; 0 is the ablated embedding and 1 the run's own.
+        alphas: ``"left"`` (0, 1/m, …; as published of ``"eap-ig"``), ``"right"`` (1/m, …, 1; of
+            ``"eap-ig-activations"``) or ``"midpoint"``; 0 is the ablated value, 1 the run's own.
+        threshold: of ``"information-flow"``: the share that an edge of a route must exceed (0).
         units: neurons that are nodes of their own, ``["m2.n77"]``.
         freeze_norms: hold every norm's scale at the unedited run's.
 

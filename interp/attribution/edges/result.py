@@ -38,7 +38,8 @@ class EdgeScores(Stored):
     """What each edge does to the metric: the metric with the edge ablated, less the metric without.
 
     **Negative: the edge helps** (ablating it lowers the metric). 0: it does nothing. Positive: it
-    hurts. In the metric's unit; not normalised. Methods without a sign (:attr:`signed`) give sizes:
+    hurts. (With ``direction="denoise"`` "ablating" puts clean values into a corrupted run, so there an
+    edge that helps is positive.) In the metric's unit; not normalised. Methods without a sign (:attr:`signed`) give sizes:
     ``"atp*"`` in the metric's unit, ``"information-flow"`` shares of what a destination reads.
 
     Attributes:
@@ -51,8 +52,8 @@ class EdgeScores(Stored):
             or ``"information-flow"``; the circuits of ``interp.discover`` also have ``"acdc"`` (the
             change as an edge was removed; NaN: not tried) and trained gates.
         ablation: what an ablated edge carries: ``"resample"``, ``"mean"`` or ``"zero"``.
-        direction: ``"noise"``: the run around the edge is clean, and the edge is ablated in it.
-            ``"denoise"``: all other edges are ablated, and the edge alone is not.
+        direction: ``"noise"``: edges are ablated in the clean run. ``"denoise"``: in the corrupted
+            run, where "ablated" edges carry what they carry in the clean one.
         full, empty: the metric of each prompt with nothing ablated, and with every edge ablated.
         shape: what makes the graph again (:attr:`Graph.shape`).
         provenance: model, prompts, seed, versions and the call.
@@ -122,8 +123,9 @@ class EdgeScores(Stored):
     def ranked(self, *, signed: bool = False) -> tuple[str, ...]:
         """Every edge, the most important first; ties in the order of the graph.
 
-        By default by size, whatever the sign. ``signed``: from the most negative (what helps most)
-        to the most positive (what hurts most). Edges without a score (NaN) come last.
+        By default by size, whatever the sign. ``signed``: from what helps most to what hurts most,
+        which is from the most negative to the most positive (the other way round in
+        ``direction="denoise"``). Edges without a score (NaN) come last.
 
         Raises:
             ResultError: ``signed`` of a method whose scores have no sign.
@@ -133,7 +135,9 @@ class EdgeScores(Stored):
                 f"scores of method={self.method!r} have no sign, so edges that help cannot be told "
                 "from edges that hurt: leave signed out, or use 'exact', 'eap' or 'eap-ig'."
             )
-        keys = self._flat.double() if signed else -self._flat.double().abs()
+        flat = self._flat.double()
+        helps = flat if self.direction == "noise" else -flat
+        keys = helps if signed else -flat.abs()
         order = keys.nan_to_num(nan=torch.inf).argsort(stable=True).tolist()
         edges = self.graph.edges
         return tuple(edges[i] for i in order)

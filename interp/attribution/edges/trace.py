@@ -102,26 +102,28 @@ class Trace:
 
         Args:
             found: what :meth:`gradients` gave; None: one backward pass. It is used up.
-            channels: which inputs of heads.
+            channels: which inputs of heads; neighbours, as they stand in ``"qkv"``.
         """
-        graph, parts = self.setting.graph, self.setting.parts
+        graph = self.setting.graph
         found = self.gradients() if found is None else found
         for layer in range(first, graph.n_layers):
-            norm = parts.before_attention(layer)
-            for channel, (point, dests) in enumerate(
-                zip("qkv", graph.reads_at(layer), strict=False)
-            ):
-                if point not in channels:
-                    continue
-                matrix = parts.projection(layer, channel)[0]
-                inner = torch.einsum("bphe,hde->hbpd", found.pop((point, layer)), matrix)
-                gradient = self._through(norm, "ln1.scale", ("resid_pre", layer), inner)
-                yield Reading(dests, graph.heads_at(layer).start, gradient)
+            yield self._heads(layer, found, channels)
             if graph.mlps:
                 yield self._mlp(layer, found)
         last = len(graph.dests) - 1
         end = self._real(found["resid_post", None][None])
         yield Reading(slice(last, last + 1), len(graph.sources), end)
+
+    def _heads(self, layer: int, found: dict[Key, Tensor], channels: str) -> Reading:
+        graph, parts = self.setting.graph, self.setting.parts
+        chosen = ["qkv".index(point) for point in channels]
+        dests = [graph.reads_at(layer)[channel] for channel in chosen]
+        own = torch.cat([found.pop((point, layer)) for point in channels], 2)
+        matrix = torch.cat([parts.projection(layer, channel)[0] for channel in chosen])
+        inner = torch.einsum("bphe,hde->hbpd", own, matrix)
+        norm = parts.before_attention(layer)
+        gradient = self._through(norm, "ln1.scale", ("resid_pre", layer), inner)
+        return Reading(slice(dests[0].start, dests[-1].stop), graph.heads_at(layer).start, gradient)
 
     def _mlp(self, layer: int, found: dict[Key, Tensor]) -> Reading:
         graph, parts = self.setting.graph, self.setting.parts

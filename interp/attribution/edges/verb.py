@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.attribution.edges.activations import by_activations, groups_of
-from interp.attribution.edges.atp import by_edge_dropping
+from interp.attribution.edges.atp import by_softmax
 from interp.attribution.edges.eap import ALPHAS, Alphas, by_gradient, by_interpolation
 from interp.attribution.edges.exact import by_ablation
 from interp.attribution.edges.information_flow import by_flow
@@ -29,10 +29,10 @@ from interp.token_batch import TokenBatch
 __all__ = ["EDGE_METHODS", "EdgeMethod", "attribute_edges"]
 
 EdgeMethod = Literal[
-    "exact", "eap", "eap-ig", "eap-ig-activations", "atp*", "information-flow"
+    "exact", "eap", "eap-ig", "eap-ig-activations", "atp-qk", "atp*", "information-flow"
 ]  # fmt: skip
 EDGE_METHODS: Final = (
-    "exact", "eap", "eap-ig", "eap-ig-activations", "atp*", "information-flow"
+    "exact", "eap", "eap-ig", "eap-ig-activations", "atp-qk", "atp*", "information-flow"
 )  # fmt: skip
 #: The sum over α that each method's published code takes.
 _PUBLISHED: Final[dict[str, Alphas]] = {"eap-ig": "left", "eap-ig-activations": "right"}
@@ -117,7 +117,12 @@ def _run(
         with Bar(total=n, what=what, show=progress) as bar:
             return by_ablation(setting, bar.advance), setting.full
     groups, layers = len(tuple(groups_of(setting.graph))), setting.graph.n_layers
-    passes = {"eap-ig": steps, "eap-ig-activations": steps * groups, "atp*": layers}.get(method, 1)
+    passes = {
+        "eap-ig": steps,
+        "eap-ig-activations": steps * groups,
+        "atp-qk": layers,
+        "atp*": layers,
+    }.get(method, 1)
     found: list[tuple[Tensor, Tensor]] = []
     with Bar(total=len(setting.rows) * passes, what="attributing edges", show=progress) as bar:
         for rows in setting.rows:
@@ -126,8 +131,8 @@ def _run(
                 own = by_interpolation(setting, rows, tokens, steps, alphas, bar.advance)
             elif method == "eap-ig-activations":
                 own = by_activations(setting, rows, tokens, steps, alphas, bar.advance)
-            elif method == "atp*":
-                own = by_edge_dropping(setting, rows, tokens, bar.advance)
+            elif method in ("atp-qk", "atp*"):
+                own = by_softmax(setting, rows, tokens, bar.advance, drop=method == "atp*")
             else:
                 own = (by_gradient(setting, rows, tokens) if method == "eap"
                        else by_flow(setting, rows, tokens, threshold))  # fmt: skip
@@ -175,7 +180,11 @@ def _check_gradient(method: str, setting: Setting) -> None:
             f"metric {metric.name!r} jumps as logits pass each other and is flat between: it has no "
             "gradient. Use 'logit_diff', 'prob' or another smooth metric, or method='exact'."
         )
-    if metric.needs_reference and method in ("eap", "atp*") and setting.direction == "noise":
+    if (
+        metric.needs_reference
+        and method in ("eap", "atp-qk", "atp*")
+        and setting.direction == "noise"
+    ):
         raise MetricError(
             f"metric {metric.name!r} compares with the clean run and is at its minimum there: its "
             "gradient is 0, and so would be every estimate. Use method='eap-ig' or 'exact', or "

@@ -10,6 +10,7 @@ from interp.graph.contributions import run_and_read
 from interp.graph.names import Node, node_of, split_edge
 from tests import tiny
 from tests.attribution.cases import model_of, pairs_of
+from tests.cases import load_case
 
 FAMILIES = ("gpt2", "llama", "gemma2", "gpt_neox", "qwen3", "opt", "bloom")
 
@@ -25,8 +26,9 @@ def scores_of(model, prompts, **options):
 class Cut:
     """The clean run with what one layer adds held constant, and gradients wherever asked."""
 
-    def __init__(self, model, prompts, layer):
+    def __init__(self, model, prompts, layer=None):
         edit = {f"L{layer}.{branch}": torch.Tensor.detach for branch in ("attn_out", "mlp_out")}
+        edit = {} if layer is None else edit
         save = ["L*.pattern", "L*.z", "L*.mlp.input", "L-1.resid_post"]
         self.run = model.run(prompts.clean, save=save, edit=edit, grad=True)
         self.score = interp.metrics.evaluate("logit_diff", self.run.logits, prompts).sum()
@@ -124,6 +126,34 @@ def test_equals_the_mean_over_runs_with_a_layer_cut(family):
     assert (found.values[found.graph.real] >= 0).all()
 
 
+def test_without_dropping_scores_have_signs():
+    model = model_of("llama")
+    prompts = pairs_of(model, differ=(1, 3))
+    hand = Hand(model, prompts)
+    hand.cuts = [Cut(model, prompts)]
+    found = interp.attribute(model, prompts, "edges", method="atp-qk")
+    edges = ("embed->a0.h1<q>", "a0.h2->a1.h3<k>", "a0.h0->a2.h1<v>", "m0->m2", "m2->logits")
+    for edge in edges:
+        source, dest, _ = split_edge(edge)
+        own = found.per_prompt[:, found.sources.index(source), found.dests.index(dest)]
+        assert torch.allclose(own, hand.edge(edge)[0].detach(), rtol=1e-3, atol=1e-6), edge
+    assert found.signed
+    assert (found.values < -1e-4).any()
+
+
+def test_a_compiled_circuit_that_gradients_miss():
+    """Edges that the circuit needs under zero ablation, behind a saturated softmax."""
+    case = load_case("induction")
+    model, prompts, truth = case.model(), case.prompts(), case.edges("zero")
+    ranks = {}
+    for method in ("eap", "atp-qk"):
+        found = interp.attribute(
+            model, prompts, "edges", method=method, metric=case.as_metric(), ablation="zero"
+        )
+        ranks[method] = set(found.ranked()[: len(truth)]) == truth
+    assert ranks == {"eap": False, "atp-qk": True}
+
+
 def test_edges_that_join_heads_in_one_norm():
     """OLMo-2 normalises the queries of all heads together: one head's edge moves all patterns."""
     model = model_of("olmo2", num_key_value_heads=4)
@@ -210,6 +240,7 @@ def test_what_is_refused():
     model = interp.load(tiny.build("gpt2", n_layer=1), check=False)
     with pytest.raises(RunError, match="this model has one layer"):
         scores_of(model, pairs_of(model))
+    assert interp.attribute(model, pairs_of(model), "edges", method="atp-qk").signed
     model = interp.load(tiny.shared("gpt2"), check=False)
     with pytest.raises(MetricError, match="at its minimum there"):
         scores_of(model, pairs_of(model), metric="kl")

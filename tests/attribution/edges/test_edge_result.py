@@ -49,6 +49,9 @@ def test_ranking_is_by_size_or_from_what_helps_most_and_ties_keep_the_order():
     assert scores.ranked(signed=True) == (edges[4], edges[3], *rest, edges[1], edges[5])
     assert scores.top(2)["edge"].tolist() == [edges[4], edges[1]]
     assert scores.top(2, signed=True)["score"].tolist() == [-2.0, -0.5]
+    turned = EdgeScores(**{**vars(scores), "direction": "denoise"})  # clean values put in: + helps
+    assert turned.ranked() == scores.ranked()
+    assert turned.ranked(signed=True) == (edges[1], *rest, edges[3], edges[4], edges[5])
 
 
 @pytest.mark.parametrize("method", ["atp*", "information-flow"])

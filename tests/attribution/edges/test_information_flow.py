@@ -5,12 +5,13 @@ import torch
 
 import interp
 from interp.attribution.edges.information_flow import flows, importance, proximity
+from interp.errors import RunError
 from interp.graph.graph import Graph
 from interp.graph.names import Node, node_of
 from interp.graph.parts import Parts
 from interp.token_batch import TokenBatch
 from tests import tiny
-from tests.attribution.cases import model_of
+from tests.attribution.cases import model_of, pairs_of
 
 FAMILIES = ("gpt2", "llama", "gemma2", "gpt_neox", "qwen3", "falcon-grouped", "bloom")
 
@@ -125,7 +126,7 @@ def head_reads(model, run, row, node, dest, onwards, columns, threshold):
     return found
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "gpt_neox", "bloom"])
 def test_equals_loops_over_the_definition(family):
     model = model_of(family)
     batch = TokenBatch.stack(
@@ -208,3 +209,23 @@ def test_a_term_that_is_all_of_the_stream_is_all_of_the_flow():
     expected = torch.zeros_like(found)
     expected[:, 0, -1] = 1.0
     assert torch.equal(found, expected)
+
+
+def test_through_the_verb_without_pairs_or_a_gradient():
+    model = interp.load(tiny.shared("gpt2"), check=False)
+    pairs = pairs_of(model)
+    prompts = model.prompts(pairs.clean, answers=pairs.answers, foils=pairs.foils)
+    found = interp.attribute(model, prompts, "edges", method="information-flow", threshold=0.02)
+    batch = prompts.clean
+    assert torch.allclose(
+        found.per_prompt.nan_to_num(), flows_of(model, batch, threshold=0.02).float(), atol=1e-6
+    )
+    assert found.values.isnan().equal(~found.graph.real)
+    assert not found.signed
+    assert found.what == "share of what the destination reads"
+    every = interp.attribute(model, prompts, "edges", method="information-flow", metric="nll")
+    assert torch.allclose(  # a metric of all positions: routes begin at each of them
+        every.per_prompt.nan_to_num(), flows_of(model, batch, start=batch.mask).float(), atol=1e-6
+    )
+    with pytest.raises(RunError, match="expected the share of what a destination reads"):
+        interp.attribute(model, prompts, "edges", method="information-flow", threshold=2)
