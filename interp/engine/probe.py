@@ -79,9 +79,10 @@ def _foreign(module: nn.Module) -> bool:
 def _probe(anatomy: Anatomy) -> str | None:
     device = anatomy.hf.get_input_embeddings().weight.device
     vocabulary = anatomy.hf.get_input_embeddings().num_embeddings
-    ids = torch.arange(12, device=device).view(2, 6) % vocabulary
+    width = min(6, anatomy.n_ctx or 6)
+    ids = torch.arange(2 * width, device=device).view(2, width) % vocabulary
     mask = torch.ones_like(ids, dtype=torch.bool)
-    mask[0, :2] = False
+    mask[0, : width // 3] = False
     try:
         for batch in (TokenBatch.of(ids), TokenBatch(ids, mask)):
             plain = forward(anatomy, batch)[batch.mask]
@@ -108,7 +109,7 @@ def _probe(anatomy: Anatomy) -> str | None:
 def _difference(base: Base, layer: int) -> float:
     """Between a block's output and its replay, on a tail and on one column."""
     x, out = base.resid[layer], base.resid[layer + 1]
-    places: tuple[Where, ...] = (Tail(3), Picked(torch.full((1, len(base)), base.width - 1)))
+    places: tuple[Where, ...] = (Tail(base.width // 2), Picked(torch.full((1, len(base)), base.width - 1)))
     return max(
         _relative(run_block(base, layer, where.take(x, 1), where, [], _nothing), where.take(out, 1))
         for where in places
