@@ -52,6 +52,11 @@ class Behaviour:
         nodes = tuple(f"m{layer}" for layer in range(len(values)))
         return cls(name, unit, nodes, values.float().cpu())
 
+    @classmethod
+    def of_nobody(cls, name: str, unit: str, like: Behaviour) -> Behaviour:
+        """Of no node, where a model has none of the kind."""
+        return cls(name, unit, (), like.per_prompt[:0])
+
     @property
     def values(self) -> Float[Tensor, " node"]:
         """The mean over prompts."""
@@ -59,6 +64,8 @@ class Behaviour:
 
     def bounds(self) -> tuple[Float[Tensor, " node"], Float[Tensor, " node"]]:
         """95% bootstrap bounds over prompts; NaN where there is nothing to resample."""
+        if not self.nodes:
+            return self.values, self.values
         interval = bootstrap(self.per_prompt)
         return interval.low, interval.high
 
@@ -109,5 +116,7 @@ def head_names(model: Model) -> tuple[str, ...]:
 
 
 def mlp_names(model: Model) -> tuple[str, ...]:
-    """Every MLP."""
-    return tuple(f"m{i}" for i in range(model.n_layers))
+    """Every MLP; none in models of attention alone."""
+    return (
+        () if "mlp_out" in model.anatomy.refused else tuple(f"m{i}" for i in range(model.n_layers))
+    )

@@ -89,6 +89,18 @@ class Composition(Stored):
         name = f"{self.channel.upper()}-composition"
         return Behaviour(name, "attention lost", self.senders, chosen)
 
+    def said(self, least: float = 0.1) -> list[str]:
+        """A sentence for each sender whose path takes ``least`` of some head's attention away."""
+        told = [
+            f"{self.channel.upper()}-composition: {row['sender']} → {row['receiver']}, whose attention "
+            f"{self.query}→{self.key} falls from {row['attention']:.2f} by {row['lost']:.2f}"
+            for row in self.to_frame().drop_duplicates("sender").to_dict("records")
+            if row["lost"] >= least and row["low"] > 0
+        ]
+        return told or [
+            f"{self.channel.upper()}-composition: none takes {least:g} of any attention"
+        ]
+
     def to_frame(self) -> DataFrame:
         """One row for each sender and later head, most lost first.
 

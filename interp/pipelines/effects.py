@@ -20,10 +20,11 @@ from torch import Tensor
 
 from interp.direct.result import LogitAttribution
 from interp.direct.verb import logit_attribution
+from interp.metrics import METRICS
 from interp.models.model import Model
 from interp.patching.result import PatchResult
 from interp.patching.verb import patch
-from interp.pipelines.behaviour import Behaviour, named
+from interp.pipelines.behaviour import Behaviour, mlp_names, named
 from interp.prompts.prompts import Prompts
 
 __all__ = ["direct", "effect", "mlps_at", "through"]
@@ -34,15 +35,15 @@ def effect(
 ) -> tuple[Behaviour, Behaviour]:
     """What the clean output of each head, and of each MLP, at one position brings back, alone."""
     asked, where = named(prompts, position)
-    heads, mlps = (
-        _changes(patch(model, asked, f"{sites}@{where}", metric=metric, progress=False))
-        for sites in ("L*.H*.z", "L*.mlp_out")
-    )
-    unit = _unit(metric)
-    return (
-        Behaviour.of_heads(f"effect at {position}", unit, heads),
-        Behaviour.of_mlps(f"MLP's effect at {position}", unit, mlps),
-    )
+
+    def change(sites: str) -> Float[Tensor, "*axes prompt"]:
+        return _changes(patch(model, asked, f"{sites}@{where}", metric=metric, progress=False))
+
+    unit, of_mlps = METRICS[metric].unit, f"MLP's effect at {position}"
+    heads = Behaviour.of_heads(f"effect at {position}", unit, change("L*.H*.z"))
+    if not mlp_names(model):
+        return heads, Behaviour.of_nobody(of_mlps, unit, heads)
+    return heads, Behaviour.of_mlps(of_mlps, unit, change("L*.mlp_out"))
 
 
 def through(
@@ -53,17 +54,20 @@ def through(
 
     Args:
         receivers: sites which read the stream, with their position: ``"L2.mlp.input@END"``; all at
-            once. Those before a head read nothing of it.
+            once. Those before a head read nothing of it; through none of them nothing comes.
         name: for the behaviour, ``"MLPs at END"``.
     """
-    path = f"L*.H*.z -> {' + '.join(receivers)}"
-    found = _changes(patch(model, prompts, path, metric=metric, progress=False))
-    return Behaviour.of_heads(f"effect through {name}", _unit(metric), found)
+    if receivers:
+        path = f"L*.H*.z -> {' + '.join(receivers)}"
+        found = _changes(patch(model, prompts, path, metric=metric, progress=False))
+    else:
+        found = torch.zeros(model.n_layers, model.n_heads, len(prompts))
+    return Behaviour.of_heads(f"effect through {name}", METRICS[metric].unit, found)
 
 
 def mlps_at(model: Model, position: str) -> list[str]:
     """What the MLPs read at one position: receivers for :func:`through`."""
-    return [f"L{layer}.mlp.input@{position}" for layer in range(model.n_layers)]
+    return [f"L{node[1:]}.mlp.input@{position}" for node in mlp_names(model)]
 
 
 def direct(model: Model, prompts: Prompts) -> tuple[Behaviour, Behaviour]:
@@ -76,11 +80,14 @@ def direct(model: Model, prompts: Prompts) -> tuple[Behaviour, Behaviour]:
         [_part(written, f"L{i}.H{j}.result") for j in range(model.n_heads)]
         for i in range(model.n_layers)
     ]
-    mlps = [_part(written, f"L{i}.mlp_out") for i in range(model.n_layers)]
-    return (
-        Behaviour.of_heads("direct effect", "logits", torch.stack([torch.stack(r) for r in heads])),
-        Behaviour.of_mlps("MLP's direct effect", "logits", torch.stack(mlps)),
+    of_mlps = "MLP's direct effect"
+    own = Behaviour.of_heads(
+        "direct effect", "logits", torch.stack([torch.stack(r) for r in heads])
     )
+    if not mlp_names(model):
+        return own, Behaviour.of_nobody(of_mlps, "logits", own)
+    mlps = [_part(written, f"L{i}.mlp_out") for i in range(model.n_layers)]
+    return own, Behaviour.of_mlps(of_mlps, "logits", torch.stack(mlps))
 
 
 def _part(written: LogitAttribution, name: str) -> Float[Tensor, " prompt"]:
@@ -91,9 +98,3 @@ def _changes(result: PatchResult) -> Float[Tensor, "*axes prompt"]:
     """By how much each patch moved the metric of the corrupted run."""
     assert result.corrupted is not None  # denoising has both runs
     return result.per_prompt - result.corrupted
-
-
-def _unit(metric: str) -> str:
-    from interp.metrics import METRICS
-
-    return METRICS[metric].unit

@@ -94,6 +94,9 @@ class Finding:
         for role in self.roles.names:
             if nodes := self.roles.found(role):
                 said.append(f"{role}: {', '.join(nodes)}")
+        for name, step in self.steps.items():
+            if not name.startswith("twin_") and hasattr(step, "said"):
+                said.extend(step.said())
         if self.circuit is not None and self.evaluation is not None:
             whole = self.evaluation.faithfulness_interval()
             said.append(
@@ -103,6 +106,8 @@ class Finding:
         if self.stability is not None:
             twin = self.twin_stability
             beside = "" if twin is None else f"; untrained twin {twin:.2f}"
+            if twin is not None and twin > 0.5:
+                beside += " (which does not do the task: here stability alone says little)"
             said.append(
                 f"stability: Jaccard {self.stability:.2f} over {len(self._all)} draws{beside}"
             )

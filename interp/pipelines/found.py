@@ -2,9 +2,10 @@
 
 1. **Score** edges exactly on the discovery prompts: the metric with that edge alone ablated, less the
    metric; edges between ends that do nothing are left out (:mod:`interp.pipelines.screening`).
-2. **Cut off**: of the edges in order of \\|score\\|, the shortest list which keeps ``faithful`` of the
-   metric *on the same prompts*; edges that then lead nowhere are left out (under resample
-   ablation that changes nothing).
+2. **Cut off**: of the edges in the order of how much they help, the shortest list which keeps ``faithful``
+   of the metric *on the same prompts*; edges that then lead nowhere are left out (under resample
+   ablation that changes nothing). Edges that work against the behaviour (negative name movers) come last
+   in that order, and are in no such circuit; ``signed=False`` ranks by size, and takes both.
 3. **Again** on other draws of the prompts, with as many edges: how much of the circuit is the model's, and how
    much the sample's, is the Jaccard index between them.
 
@@ -55,19 +56,20 @@ def edge_scores(
 
 
 def shortest(
-    model: Model, prompts: Prompts, scores: EdgeScores, *, faithful: float
+    model: Model, prompts: Prompts, scores: EdgeScores, *, faithful: float, signed: bool = True
 ) -> tuple[int, float]:
-    """The least number of strongest edges that keeps ``faithful`` of the metric, and what it keeps.
+    """The least number of first edges that keeps ``faithful`` of the metric, and what it keeps.
 
     Numbers go up by about a tenth each time, to half of all edges; where none suffices, the one that
     keeps most is taken.
     """
     setting = Setting.of(model, prompts, metric=scores.metric, ablation="resample")
-    n = len(scores.graph.edges)
+    n, signed = len(scores.graph.edges), signed and scores.signed
     most = min(_MOST * n, int(scores.values.isfinite().sum()))
     least = min(3.0, most)
     sizes = sorted({round(least * (most / least) ** (i / _STEPS)) for i in range(_STEPS + 1)})
-    kept = setting.scores(torch.stack([top_n(scores, size) for size in sizes])).double().mean(-1)
+    masks = torch.stack([top_n(scores, size, signed=signed) for size in sizes])
+    kept = setting.scores(masks).double().mean(-1)
     base, full = setting.empty.double().mean(), setting.full.double().mean()
     shares = ((kept - base) / (full - base)).tolist()
     for size, share in zip(sizes, shares, strict=True):
@@ -78,22 +80,22 @@ def shortest(
 
 
 def circuit_of(
-    model: Model, prompts: Prompts, scores: EdgeScores, n: int, *, name: str, task: str,
+    model: Model, prompts: Prompts, scores: EdgeScores, n: int, *, signed: bool, name: str,
     call: Mapping[str, Any],
 ) -> Circuit:  # fmt: skip
-    """The circuit of the ``n`` strongest edges, without those that lead nowhere.
+    """The circuit of the ``n`` first edges, without those that lead nowhere.
 
     Args:
-        task: the task's name, by which its prompts are drawn again.
+        name: the task's, by which its prompts are drawn again, and the circuit's.
         call: the pipeline and its options, for the record.
     """
-    graph = scores.graph
-    edges = graph.names(top_n(scores, n, connected="prune"))
+    graph, signed = scores.graph, signed and scores.signed
+    edges = graph.names(top_n(scores, n, signed=signed, connected="prune"))
     return Circuit(
         name=name, edges=frozenset(edges), shape=graph.shape, model=model.name,
         weights_hash=model.weights_hash, metric=scores.metric, ablation=scores.ablation,
-        prompts={"task": task, "n": len(prompts), "seed": prompts.seed, "hash": prompts.hash},
-        method={**call, "scores": scores.method, "strongest": n},
+        prompts={"task": name, "n": len(prompts), "seed": prompts.seed, "hash": prompts.hash},
+        method={**call, "scores": scores.method, "first": n},
         source=f"interp.pipelines.{call['verb']}",
         provenance=Provenance.of(model, prompts, **{**call, "scores": scores.method}),
         scores=replace(scores, per_prompt=None),
@@ -101,5 +103,6 @@ def circuit_of(
 
 
 def agreement(circuits: Sequence[Circuit]) -> tuple[float, ...]:
-    """The Jaccard index of each pair: edges in both over edges in either."""
-    return tuple(a.jaccard(b) for a, b in itertools.combinations(circuits, 2))
+    """The Jaccard index of each pair: edges in both over edges in either; 0 if there are none."""
+    pairs = itertools.combinations(circuits, 2)
+    return tuple(a.jaccard(b) if a.edges | b.edges else 0.0 for a, b in pairs)

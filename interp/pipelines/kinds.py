@@ -6,6 +6,9 @@ A node has a role if it passes every criterion of it. It passes one if
 2. the 95% interval over prompts does not reach zero (where the behaviour is a mean over prompts),
 3. it goes more than twice as far as *any* node of the untrained twin, asked the same.
 
+A behaviour that a family shows of no node at all (what single heads write, behind a norm) is left out of
+the definitions there; a role whose every behaviour is missing is nobody's.
+
 So no name, layer or number of a head stands in a definition, and a model of random weights has no
 roles unless it does by chance twice what another one does anywhere.
 """

@@ -81,6 +81,20 @@ class MlpRegression(Stored):
         )
         return f"MlpRegression({len(self.heads)} heads; held out: {each})"
 
+    def said(self) -> list[str]:
+        """What the regressions bear, in a sentence."""
+        each = ", ".join(
+            f"{name} {float(own):.3f} ({float(null):.3f}; answers {float(rank):.2f}, shuffled "
+            f"{float(null_rank):.2f})"
+            for name, own, null, rank, null_rank in zip(
+                self.mlps, self.r2, self.null_r2, self.answers, self.null_answers, strict=True
+            )
+        )
+        return [
+            f"regression of MLPs on {len(self.heads)} heads, held-out R² (shuffled pairs; AUROC of the "
+            f"intercept over the task's answers): {each}"
+        ]
+
     def to_frame(self) -> DataFrame:
         """One row for each MLP and head: ``coefficient``, and the MLP's numbers beside it.
 

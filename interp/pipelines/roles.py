@@ -102,8 +102,9 @@ class Roles(Stored):
     def _passes(
         self, criteria: Sequence[Criterion], values: Tensor, low: Tensor, high: Tensor
     ) -> Bool[Tensor, " node"]:
-        held = torch.ones(len(self.nodes), dtype=torch.bool)
-        for criterion in criteria:
+        known = [c for c in criteria if not self.values[self._row(c.behaviour)].isnan().all()]
+        held = torch.full((len(self.nodes),), bool(known))
+        for criterion in known:
             row, sign = self._row(criterion.behaviour), 1.0 if criterion.least > 0 else -1.0
             near = sign * (low if sign > 0 else high)[row]  # the bound next to zero
             beyond = MARGIN * max(0.0, sign * self.best_of_twin(criterion))
@@ -154,7 +155,7 @@ class Roles(Stored):
         Raises:
             ResultError: no node has a role.
         """
-        from interp.figures.token_table import token_table
+        from interp.pipelines.roles_figure import role_table
 
         held = self.by_node()
         if not held:
@@ -164,25 +165,24 @@ class Roles(Stored):
             if self.found(kind["name"]):
                 for criterion in self._criteria(kind["name"]):
                     wanted.setdefault(criterion.behaviour, criterion)
-        cells, colours = [], []
-        for node in held:
-            place = self.nodes.index(node)
-            own = [float(self.values[self._row(name), place]) for name in wanted]
-            best = [self.best_of_twin(one) for one in wanted.values()]
-            cells.append([_cell(a, b) for a, b in zip(own, best, strict=True)])
-            ratio = [a / abs(c.least) for a, c in zip(own, wanted.values(), strict=True)]
-            colours.append([max(-3.0, min(3.0, one)) if one == one else 0.0 for one in ratio])
-        return token_table(
-            cells, torch.tensor(colours),
-            rows=[f"{node} {', '.join(roles)}" for node, roles in held.items()],
-            columns=[f"{name} ({self.units[self._row(name)]})" for name in wanted],
-            title=title or f"roles in {self.provenance.model} | furthest of its untrained twin",
-            unit="multiples of the threshold",
-        )  # fmt: skip
+        places = [self.nodes.index(node) for node in held]
+        rows = [self._row(name) for name in wanted]
+        least = torch.tensor([abs(one.least) for one in wanted.values()])
+        own = self.values[rows][:, places].T
+        best = [self.best_of_twin(one) for one in wanted.values()]
+        return role_table(
+            [[_cell(*pair) for pair in zip(row, best, strict=True)] for row in own.tolist()],
+            own / least,
+            nodes=[f"{node}  {', '.join(roles)}" for node, roles in held.items()],
+            behaviours=[f"{name} ({self.units[i]})" for name, i in zip(wanted, rows, strict=True)],
+            title=title
+            or f"roles in {self.provenance.model}: value | furthest of its untrained twin",
+        )
 
 
 def _cell(value: float, twin: float) -> str:
-    return "" if value != value else f"{value:.2f} | {twin:.2f}"
+    """A value and the twin's; a zero has no sign."""
+    return "" if value != value else f"{round(value, 2) + 0.0:.2f} | {round(twin, 2) + 0.0:.2f}"
 
 
 def assign(

@@ -36,7 +36,7 @@ from interp.results import Provenance
 __all__ = ["Options", "Study"]
 
 #: The least share of clean prompts that must score above 0 (chance: a half).
-KNOWN: Final = 0.75
+KNOWN: Final = 0.8
 #: Draws for which the twin's circuit is found.
 _TWIN_DRAWS: Final = 2
 
@@ -48,6 +48,7 @@ class Options:
     seeds: int = 5
     faithful: float = 0.95
     method: str = "screened"
+    signed: bool = True
     twin: Model | None = None
     evaluation: Mapping[str, Any] | None = None
     progress: bool | None = None
@@ -77,7 +78,8 @@ class Study:
         call: Mapping[str, Any],
     ) -> None:  # fmt: skip
         self._model, self._task, self._draw, self._options = model, task, draw, options
-        self._call = {**call, "seeds": options.seeds, "faithful": options.faithful}
+        self._call = {**call, "seeds": options.seeds, "faithful": options.faithful, "method": options.method,
+                      "signed": options.signed}  # fmt: skip
         self._twin = options.twin or model.random_twin(1)
         first = draw(0)
         self._found_on, self._held_out = first.split(0.5, seed=0)
@@ -85,7 +87,7 @@ class Study:
     def run(self) -> Finding:
         """Everything, in order."""
         self._say()
-        steps_in_all = self._options.seeds + _TWIN_DRAWS + 2
+        steps_in_all = self._options.seeds + self._twin_draws + 2
         with Bar(
             total=steps_in_all, what=self._task.name, show=self._options.progress, least=1
         ) as bar:
@@ -101,7 +103,7 @@ class Study:
             circuit, n = self._circuit(roles)
             bar.advance(1, what=f"{self._task.name}: other draws")
             others = self._again(self._model, n, range(1, self._options.seeds), bar)
-            control = self._again(self._twin, n, range(_TWIN_DRAWS), bar)
+            control = self._again(self._twin, n, range(self._twin_draws), bar)
             bar.advance(0, what=f"{self._task.name}: evaluation")
             evaluation = circuit.evaluate(
                 self._model, self._held_out, show=False, **(self._options.evaluation or {})
@@ -116,6 +118,11 @@ class Study:
             **numbers, roles=roles, circuit=replace(circuit, measured=measured),
             evaluation=evaluation, draws=others, twin_draws=control, steps=steps,
         )  # fmt: skip
+
+    @property
+    def _twin_draws(self) -> int:
+        """How often the twin's circuit is found; where the model's is found once, not at all."""
+        return _TWIN_DRAWS if self._options.seeds > 1 else 0
 
     # -- is it there? ----------------------------------------------------------------------
 
@@ -138,7 +145,7 @@ class Study:
     def _shown(self) -> bool:
         """Whether the model is right about the clean prompts, and differs on the corrupted ones."""
         clean, corrupted = self._scores(self._model, self._found_on)
-        low = bootstrap(clean - corrupted).low
+        low = bootstrap(clean - corrupted, level=0.99).low
         return float((clean > 0).float().mean()) >= KNOWN and float(low) > 0
 
     # -- who does what? --------------------------------------------------------------------
@@ -157,7 +164,10 @@ class Study:
 
     def _circuit(self, roles: Roles) -> tuple[Circuit, int]:
         scores = self._edge_scores(self._model, self._found_on)
-        n, _ = shortest(self._model, self._found_on, scores, faithful=self._options.faithful)
+        n, _ = shortest(
+            self._model, self._found_on, scores, faithful=self._options.faithful,
+            signed=self._options.signed,
+        )  # fmt: skip
         circuit = self._of(self._model, self._found_on, scores, n)
         held = {node: own for node, own in roles.by_node().items() if node in circuit.nodes}
         return circuit.with_roles(held), n
@@ -177,8 +187,10 @@ class Study:
         )
 
     def _of(self, who: Model, pairs: Prompts, scores: Any, n: int) -> Circuit:
-        name = self._task.name
-        return circuit_of(who, pairs, scores, n, name=name, task=name, call=self._call)
+        return circuit_of(
+            who, pairs, scores, n, signed=self._options.signed, name=self._task.name,
+            call=self._call,
+        )  # fmt: skip
 
     # -- how long? -------------------------------------------------------------------------
 
@@ -195,11 +207,12 @@ class Study:
         edges = len(setting.graph.edges)
         total = 2 * self._task.runs(self._model) * one_run
         share = {"exact": 1.0, "screened": _SUSPECTED}.get(self._options.method, 0.0)
-        total += per_edge * share * edges * (seeds + _TWIN_DRAWS)
+        draws = seeds + self._twin_draws
+        total += per_edge * share * edges * draws
         total += per_edge * _EVALUATED
         announce(
             f"{self._task.name} in {self._model.name!r} and its untrained twin: {len(pairs)} prompts to "
-            f"find on, {len(self._held_out)} to evaluate on, {edges:,} edges × {seeds + _TWIN_DRAWS} "
+            f"find on, {len(self._held_out)} to evaluate on, {edges:,} edges × {draws} "
             f"draws, about {max(1, round(total))} s"
         )
 

@@ -30,7 +30,7 @@ __all__ = ["factual_recall", "greater_than", "induction", "ioi", "mcq"]
 
 
 def induction(
-    model: Model, prompts: Prompts | None = None, *, n: int = 32, period: int = 12, seed: int = 0,
+    model: Model, prompts: Prompts | None = None, *, n: int = 32, period: int = 20, seed: int = 0,
     **options: Any,
 ) -> Finding:  # fmt: skip
     """Previous-token and induction heads, their composition, and the circuit.
@@ -86,12 +86,16 @@ def ioi(
             random halves of them, which overlap, so that their agreement is an upper bound.
         n: prompts of each draw; half are found on, half evaluated on.
         seed: of the first draw; the others follow it.
-        options: ``seeds`` (5): draws in all. ``faithful`` (0.95): the share of the metric that the
-            circuit must keep on the prompts it is found on. ``method``: how edges are scored:
-            ``"screened"`` (exactly, where their ends matter: :mod:`interp.pipelines.screening`), or one
-            of ``interp.attribute(model, prompts, "edges")``; estimates are quicker and may find less. ``twin``: the null control, an untrained twin if None. ``evaluation``: options of
-            ``Circuit.evaluate``. ``progress``: a bar, and beforehand the time it will take; False for
-            neither.
+        options:
+            ``seeds=5``: draws of the prompts on which the circuit is found.
+            ``faithful=0.95``: the share of the metric it must keep on the prompts it is found on.
+            ``method="screened"``: how edges are scored: exactly, where their ends matter
+            (:mod:`interp.pipelines.screening`), or as in ``interp.attribute(model, prompts,
+            "edges")``; estimates are quicker and may find less.
+            ``signed=True``: edges which help most come first; False ranks by size of effect.
+            ``twin=None``: the null control; None makes an untrained twin.
+            ``evaluation=None``: a mapping of options for ``Circuit.evaluate``.
+            ``progress=None``: a bar, and beforehand the time it will take; False for neither.
 
     Raises:
         PromptError: the model's tokenizer cannot make such prompts.

@@ -37,6 +37,8 @@ __all__ = ["TASK", "kinds", "measure", "prompts"]
 
 #: Heads whose composition is measured, for each channel; all MLPs are.
 CANDIDATES: Final = 8
+#: Length of one copy of the random tokens on which heads are scored.
+PERIOD: Final = 24
 _OLSSON: Final = "Olsson et al. 2022, arXiv:2209.11895"
 _ELHAGE: Final = "Elhage et al. 2021"
 
@@ -72,7 +74,9 @@ def _again(model: Model, pairs: Prompts, corrupted: torch.Tensor) -> Prompts:
 
 def measure(model: Model, pairs: Prompts) -> Measured:
     """Head scores on repeated tokens, and composition and effects on the prompts."""
-    scores = head_scores(model, n=min(64, max(8, len(pairs))), seed=pairs.seed or 0)
+    scores = head_scores(
+        model, n=min(64, max(8, len(pairs))), period=_period(model), seed=pairs.seed or 0
+    )
     kinds = ("previous_token", "duplicate_token", "induction")
     looks = [
         Behaviour.of_heads(f"{name.replace('_', '-')} attention", "share", getattr(scores, name))
@@ -92,6 +96,12 @@ def measure(model: Model, pairs: Prompts) -> Measured:
         *effect(model, pairs, "END"), *direct(model, pairs),
     ]  # fmt: skip
     return Measured.of(behaviours, head_scores=scores, k_composition=keys, q_composition=queries)
+
+
+def _period(model: Model) -> int:
+    """The usual length of a copy, or what fits."""
+    room = PERIOD if model.n_ctx is None else (model.n_ctx - (model.tokens.bos_id is not None)) // 2
+    return min(PERIOD, room)
 
 
 def _composed(model: Model, cue: Prompts, looks: Behaviour, channel: str) -> Composition:
