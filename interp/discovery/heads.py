@@ -179,11 +179,12 @@ def _copying_logit(model: Model, tokens: TokenBatch, period: int) -> Float[Tenso
     anatomy = model.anatomy
     if any(block.norm_after_attn for block in anatomy.blocks):
         return torch.full((model.n_layers, model.n_heads), torch.nan)
-    cache = execute(anatomy, tokens, save="ln_final.scale", logits="none").cache
     queries = slice(-period, -1)  # the second copy, but for its last token
     targets = tokens.ids[:, -period + 1 :]
     directions = _centred_unembedding(model)[:, targets]  # [d_model, batch, query]
-    directions = directions / cache["ln_final.scale"][:, queries, 0]
+    if anatomy.ln_final is not None:
+        cache = execute(anatomy, tokens, save="ln_final.scale", logits="none").cache
+        directions = directions / cache["ln_final.scale"][:, queries, 0]
     directions = directions / (getattr(anatomy.hf.config, "logits_scaling", None) or 1.0)
     out = []
     for layer in range(model.n_layers):
