@@ -116,7 +116,8 @@ class Branch:
 
     def _forward(self, written: Float[Tensor, "part row pos d_model"]) -> Tensor:
         out = centred(written) if self.centre else written
-        out = out * self.gain * self.factor
+        if not (isinstance(self.gain, float) and self.gain * self.factor == 1.0):
+            out = out * self.gain * self.factor
         return out if self.scale is None else out / self.scale
 
     def only(self, units: Sequence[int]) -> Branch:

@@ -122,12 +122,12 @@ class Parts:
             return gradient
         centred, own = normalise(norm, x)
         scale = own if scale is None else scale
-        inner = gradient * gamma(norm, self.anatomy.family.norm_offset)
+        inner = gradient * (gamma(norm, self.anatomy.family.norm_offset) / scale)
+        mean = inner.mean(-1, keepdim=True) if centres(norm) else None
         if not self.frozen:
             unit = centred / scale
-            inner = inner - unit * (inner * unit).mean(-1, keepdim=True)
-        inner = inner / scale
-        return inner - inner.mean(-1, keepdim=True) if centres(norm) else inner
+            inner.addcmul_(unit, (inner * unit).mean(-1, keepdim=True), value=-1)
+        return inner if mean is None else inner.sub_(mean)  # x̂ itself has mean 0
 
     def _block(self, layer: int) -> Block:
         return self.anatomy.blocks[layer]

@@ -28,7 +28,9 @@ from interp.attribution.edges.trace import Trace, trace
 from interp.graph import Setting
 from interp.token_batch import TokenBatch
 
-__all__ = ["ALPHAS", "OFFSETS", "Alphas", "by_gradient", "by_interpolation", "contract", "product"]
+__all__ = [
+    "ALPHAS", "OFFSETS", "Alphas", "Found", "by_gradient", "by_interpolation", "contract", "product"
+]  # fmt: skip
 
 Alphas = Literal["left", "right", "midpoint"]
 ALPHAS: Final = ("left", "right", "midpoint")
@@ -37,15 +39,17 @@ OFFSETS: Final = {"left": 0.0, "right": 1.0, "midpoint": 0.5}
 Scores = Float[Tensor, "prompt source dest *position"]
 
 
-def by_gradient(
-    setting: Setting, rows: slice, tokens: TokenBatch
-) -> tuple[Scores, Float[Tensor, " prompt"]]:
-    """``eap`` for some prompts: scores of the edges, and of the unedited run."""
+#: Scores of edges; of the unedited run; of the run with every edge ablated, where that is known.
+Found = tuple[Scores, Float[Tensor, " prompt"], Float[Tensor, " prompt"] | None]
+
+
+def by_gradient(setting: Setting, rows: slice, tokens: TokenBatch) -> Found:
+    """``eap`` for some prompts."""
     run = trace(setting, rows, tokens)
     written = run.written()
-    return contract(
-        setting, rows, run, setting.ablated(rows).to(written) - written
-    ), run.scores.detach()
+    change = written.neg_().add_(setting.ablated(rows).to(written))  # in its place: it is large
+    empty = run.emptied(rows, tokens, change)
+    return contract(setting, rows, run, change), run.scores.detach(), empty
 
 
 def by_interpolation(
@@ -55,12 +59,13 @@ def by_interpolation(
     steps: int,
     alphas: Alphas,
     advance: Callable[[int], None],
-) -> tuple[Scores, Float[Tensor, " prompt"]]:
+) -> Found:
     """``eap-ig`` for some prompts."""
     own = trace(setting, rows, tokens)
     written, ablated = own.written(), setting.ablated(rows)
     change = ablated.to(written) - written
     scores, held = own.scores.detach(), own.scales()
+    empty = own.emptied(rows, tokens, change)
     del own
     total: Tensor | None = None
     for step in range(steps):
@@ -71,7 +76,7 @@ def by_interpolation(
         total = part if total is None else total + part
         advance(1)
     assert total is not None  # at least one step
-    return total / steps, scores
+    return total / steps, scores, empty
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ from interp.runs.frozen import frozen
 from interp.runs.plan import resolve
 from interp.taps.hooks import Fn
 from interp.taps.points import Key, tapped
+from interp.taps.unembed import unembed
 from interp.token_batch import TokenBatch
 
 __all__ = ["Reading", "Trace", "trace"]
@@ -80,6 +81,23 @@ class Trace:
             (point, None) if point == "resid_post" else (point, layer)
         ].detach()
         return held_scales(own.graph, own.parts, read, 0)
+
+    @torch.no_grad()
+    def emptied(
+        self, rows: slice, tokens: TokenBatch, change: Float[Tensor, "source prompt pos d_model"]
+    ) -> Float[Tensor, " prompt"] | None:
+        """Scores with every edge ablated: all that the logits read is ``change``d, whatever the
+        nodes before them do. None if the final norm is to divide by another stream's scale, or the
+        model's logits are known from whole runs alone."""
+        anatomy = self.setting.model.anatomy
+        if self.setting.parts.frozen or self.setting.reason is not None:
+            return None
+        stream = self.seen["resid_post", None].detach()
+        if self.setting.metric.positions == "answer":
+            at = torch.arange(len(stream), device=stream.device), tokens.column(-1)
+            stream, change = stream[at][:, None], change[:, at[0], at[1]][:, :, None]
+        logits = unembed(anatomy, stream + change.sum(0).to(stream))
+        return scored(self.setting, rows, logits)
 
     def gradients(self, *, keep: bool = False) -> dict[Key, Tensor]:
         """One backward pass: the metric's gradient at what destinations compute first, and at

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interp.attribution.edges.activations import by_activations, groups_of
 from interp.attribution.edges.atp import by_softmax
-from interp.attribution.edges.eap import ALPHAS, Alphas, by_gradient, by_interpolation
+from interp.attribution.edges.eap import ALPHAS, Alphas, Found, by_gradient, by_interpolation
 from interp.attribution.edges.exact import by_ablation
 from interp.attribution.edges.information_flow import by_flow
 from interp.attribution.edges.result import EdgeScores
@@ -76,7 +76,7 @@ def attribute_edges(
         units=units, positions=positions, freeze_norms=freeze_norms, batch=batch,
     )  # fmt: skip
     _check_gradient(method, setting)
-    per_prompt, full = _run(setting, method, steps, alphas, threshold, progress)
+    per_prompt, full, empty = _run(setting, method, steps, alphas, threshold, progress)
     graph, how = setting.graph, setting.metric
     values = per_prompt.mean(0)
     values[~graph.full] = torch.nan
@@ -93,7 +93,7 @@ def attribute_edges(
         ablation=ablation,
         direction=direction,
         full=full,
-        empty=_empty(setting, method),
+        empty=_empty(setting, method) if empty is None else empty,
         shape=graph.shape,
         provenance=Provenance.of(
             model, setting.prompts,
@@ -109,13 +109,13 @@ def attribute_edges(
 def _run(
     setting: Setting, method: EdgeMethod, steps: int, alphas: Alphas, threshold: float,
     progress: bool | None,
-) -> tuple[Float[Tensor, "prompt source dest *position"], Float[Tensor, " prompt"]]:  # fmt: skip
-    """Scores of every prompt's edges, and of the unedited run."""
+) -> Found:  # fmt: skip
+    """Scores of every prompt's edges; of the unedited run; with every edge ablated, if known."""
     if method == "exact":
         n = len(setting.graph.edges)
         what = f"ablating {n} edges, one variant of the run each"
         with Bar(total=n, what=what, show=progress) as bar:
-            return by_ablation(setting, bar.advance), setting.full
+            return by_ablation(setting, bar.advance), setting.full, None
     groups, layers = len(tuple(groups_of(setting.graph))), setting.graph.n_layers
     passes = {
         "eap-ig": steps,
@@ -123,10 +123,11 @@ def _run(
         "atp-qk": layers,
         "atp*": layers,
     }.get(method, 1)
-    found: list[tuple[Tensor, Tensor]] = []
+    found: list[tuple[Tensor | None, ...]] = []
     with Bar(total=len(setting.rows) * passes, what="attributing edges", show=progress) as bar:
         for rows in setting.rows:
             tokens: TokenBatch = setting.tokens.rows(rows)
+            own: tuple[Tensor | None, ...]
             if method == "eap-ig":
                 own = by_interpolation(setting, rows, tokens, steps, alphas, bar.advance)
             elif method == "eap-ig-activations":
@@ -138,8 +139,13 @@ def _run(
                        else by_flow(setting, rows, tokens, threshold))  # fmt: skip
                 bar.advance(1)
             found.append(own)
-    edges, scores = zip(*found, strict=True)
-    return torch.cat(edges).cpu(), torch.cat(scores).cpu()
+    edges, full, *empty = zip(*found, strict=True)
+    known = empty and empty[0][0] is not None
+    return (
+        torch.cat(edges).cpu(),
+        torch.cat(full).cpu(),
+        torch.cat(empty[0]).cpu() if known else None,
+    )
 
 
 def _empty(setting: Setting, method: EdgeMethod) -> Float[Tensor, " prompt"]:
