@@ -76,7 +76,7 @@ class HookedModel(HookedPreTrainedModel):
         self,
         input_ids: Int[Tensor, "batch pos"] | None = None,
         attention_mask: Tensor | Mapping[str, Tensor] | None = None,
-        position_ids: Int[Tensor, "batch pos"] | None = None,
+        position_ids: Int[Tensor, "#batch pos"] | None = None,
         past_key_values: Any = None,
         inputs_embeds: Float[Tensor, "batch pos d_model"] | None = None,
         use_cache: bool | None = None,
@@ -111,7 +111,7 @@ class HookedModel(HookedPreTrainedModel):
         x: Float[Tensor, "batch pos d_model"],
         given: Tensor | Mapping[str, Tensor] | None,
         cache: Any,
-        positions: Int[Tensor, "batch pos"],
+        positions: Int[Tensor, "#batch pos"],
     ) -> Mapping[str, Tensor | None]:
         """The mask of each kind of layer, in the form that the kernel takes."""
         if isinstance(given, Mapping):
@@ -156,7 +156,7 @@ class HookedForCausalLM(HookedPreTrainedModel, GenerationMixin):
         self,
         input_ids: Int[Tensor, "batch pos"] | None = None,
         attention_mask: Tensor | Mapping[str, Tensor] | None = None,
-        position_ids: Int[Tensor, "batch pos"] | None = None,
+        position_ids: Int[Tensor, "#batch pos"] | None = None,
         past_key_values: Any = None,
         inputs_embeds: Float[Tensor, "batch pos d_model"] | None = None,
         use_cache: bool | None = None,
