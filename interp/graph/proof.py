@@ -1,4 +1,6 @@
-"""Is the model the sum of its nodes, and do they read as the graph says? Asked before every use.
+"""Is the model the sum of its nodes, and do they read as the graph says?
+
+Asked before every use; of a model whose blocks replay, once until a weight is written.
 
 One prompt is run; the terms must sum to the stream in front of every block, and each head and MLP,
 handed that stream, must read what the run read. A family whose blocks do anything else is refused
@@ -7,11 +9,15 @@ by name instead of being measured wrongly.
 
 from __future__ import annotations
 
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.direct.proof import tolerance
+from interp.engine.probe import why_not
 from interp.errors import GraphError
 from interp.graph.contributions import contributions, reading, sites_read
 from interp.graph.graph import Graph
@@ -24,11 +30,26 @@ __all__ = ["prove"]
 
 @torch.no_grad()
 def prove(graph: Graph, parts: Parts, tokens: TokenBatch) -> None:
-    """Compare the graph with one run of the first prompt.
+    """Compare the graph with one run of the first prompt, unless these weights have passed.
 
     Raises:
         GraphError: nodes do not sum to the stream, or read something else than the stream's norm.
     """
+    anatomy = parts.anatomy
+    weights = tuple((id(p), p._version) for p in anatomy.hf.parameters())
+    same = (weights, graph.pos_embed, graph.units, parts.frozen)
+    if why_not(anatomy) is not None:  # such as hooks or dictionaries, which come and go
+        _compare(graph, parts, tokens)
+    elif _passed.get(anatomy.hf) != same:
+        _compare(graph, parts, tokens)
+        _passed[anatomy.hf] = same
+
+
+#: The weights, by place and number of writes, and the graph that was last compared with them.
+_passed: Final[WeakKeyDictionary[nn.Module, tuple[Any, ...]]] = WeakKeyDictionary()
+
+
+def _compare(graph: Graph, parts: Parts, tokens: TokenBatch) -> None:
     middle = [] if graph.parallel or not graph.mlps else ["L*.resid_mid"]
     reads = ["L*.q", "L*.k", "L*.v"] + ["L*.mlp.input"] * graph.mlps
     save = [*sites_read(graph), "L*.resid_pre", *middle, "L-1.resid_post", *reads]
