@@ -55,6 +55,7 @@ def through(
     Args:
         receivers: sites which read the stream, with their position: ``"L2.mlp.input@END"``; all at
             once. Those before a head read nothing of it; through none of them nothing comes.
+            ``"logits"`` stands alone: what they read is put in behind everything else.
         name: for the behaviour, ``"MLPs at END"``.
     """
     if receivers:

@@ -24,6 +24,7 @@ import torch
 
 from interp.attribution.edges import EdgeScores
 from interp.attribution.verb import attribute
+from interp.circuits.acquaintance import described
 from interp.circuits.circuit import Circuit
 from interp.discovery.selection import top_n
 from interp.graph import Setting
@@ -94,7 +95,7 @@ def circuit_of(
     return Circuit(
         name=name, edges=frozenset(edges), shape=graph.shape, model=model.name,
         weights_hash=model.weights_hash, metric=scores.metric, ablation=scores.ablation,
-        prompts={"task": name, "n": len(prompts), "seed": prompts.seed, "hash": prompts.hash},
+        prompts={**described(prompts), "task": name},
         method={**call, "scores": scores.method, "first": n},
         source=f"interp.pipelines.{call['verb']}",
         provenance=Provenance.of(model, prompts, **{**call, "scores": scores.method}),

@@ -51,8 +51,13 @@ def test_effects_are_patches(model, pairs):
         float((one.per_prompt - one.corrupted).mean()), abs=1e-5
     )
     assert mlps.nodes == mlp_names(model)
-    together = through(model, pairs, [*mlps_at(model, "END"), "logits"], "all")
-    assert together.nodes == heads.nodes
+    paths = through(model, pairs, ["logits"], "logits alone")
+    one = interp.patch(model, pairs, "L1.H2.z -> logits")
+    assert paths.of("a1.h2") == pytest.approx(
+        float((one.per_prompt - one.corrupted).mean()), abs=1e-5
+    )
+    by_mlps = through(model, pairs, mlps_at(model, "END"), "MLPs at END")
+    assert by_mlps.of("a2.h1") != paths.of("a2.h1")
     assert float(through(model, pairs, [], "nothing").values.abs().max()) == 0.0
 
 

@@ -3,7 +3,8 @@
 1. **Tracing** (Meng et al. 2022): noise on the subject, one clean state put back: when does the fact leave the
    subject?
 2. **Movers**, by counterfactual path patching (Lv et al. 2024): heads that look from the last position to the
-   subject, and bring the answer back through what the logits and the MLPs at that position read of them.
+   subject, and bring the answer back through what the logits read of them and what the MLPs at that
+   position do (two paths, patched apart and added).
 3. **What the MLPs make of it**: each MLP's output at the last position as a sum of head outputs and an
    intercept, on held-out prompts and beside shuffled pairs (:mod:`interp.pipelines.mlp_regression`).
 4. **Roles**: *subject enrichment*, an MLP whose output at the subject brings the answer back; *mover*;
@@ -49,10 +50,15 @@ def measure(model: Model, pairs: Prompts) -> Measured:
         samples=SAMPLES, seed=pairs.seed or 0, progress=False,
     )  # fmt: skip
     end = attention(model, pairs, "END", {"subject": "subject"})
-    carried = through(model, pairs, [*mlps_at(model, "END"), "logits"], "MLPs and logits at END")
+    by_mlps = through(model, pairs, mlps_at(model, "END"), "MLPs at END")
+    by_logits = through(model, pairs, ["logits"], "logits alone")
+    carried = replace(
+        by_mlps, name="effect through MLPs + logits",
+        per_prompt=by_mlps.per_prompt + by_logits.per_prompt,
+    )  # fmt: skip
     half, rest = pairs.split(0.5, seed=pairs.seed or 0)
     behaviours = [
-        *end.values(), carried, through(model, pairs, ["logits"], "logits alone"),
+        *end.values(), carried, by_mlps, by_logits,
         *effect(model, pairs, "END"), *effect(model, pairs, "subject"), *direct(model, pairs),
     ]  # fmt: skip
     movers = sorted(
@@ -68,7 +74,7 @@ def kinds(gap: float) -> Sequence[Kind]:
     return [
         kind("subject enrichment", _GEVA, [("MLP's effect at subject", 2 * large)]),
         kind("mover", _LV, [
-            ("attention END→subject", 0.3), ("effect through MLPs and logits at END", large),
+            ("attention END→subject", 0.3), ("effect through MLPs + logits", large),
         ]),
         kind("readout", _LV, [("MLP's effect at END", large), ("MLP's direct effect", large)]),
     ]  # fmt: skip
