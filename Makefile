@@ -5,6 +5,7 @@
 # make bench  speed against peers           make bench-patch    sweeps against peers
 #                                           make bench-harvest  harvesting, disk and reading
 #                                           make bench-train    training dictionaries
+#                                           make bench-circuits scores of edges, ACDC, circuits
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,7 +14,7 @@ SETUP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test shapes check proof train bench bench-patch bench-harvest bench-train notebooks clean setup
+.PHONY: demo test shapes check proof train bench bench-patch bench-harvest bench-train bench-circuits notebooks clean setup
 
 setup: $(SETUP)
 
@@ -48,6 +49,9 @@ bench: $(SETUP)
 
 bench-harvest: $(SETUP)
 	$(BIN)/python bench/harvest.py --update-readme
+
+bench-circuits: $(SETUP)
+	$(BIN)/python bench/circuits.py --update-readme
 
 bench-patch: $(SETUP)
 	$(BIN)/python bench/patch.py --json bench/patch.json --update-readme

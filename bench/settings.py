@@ -110,10 +110,11 @@ def setting(name: str, device: str) -> Setting:
     # Larger than GPT-2's 0.02, so that attention is not flat and every patch has an effect.
     hf = GPT2LMHeadModel(GPT2Config(**SHAPES[name], initializer_range=0.05)).eval().to(device)
     model = interp.load(hf)
-    return Setting(name, model, {shared: _random_pairs(model, shared) for shared in (0, 5)})
+    return Setting(name, model, {shared: random_pairs(model, shared) for shared in (0, 5)})
 
 
-def _random_pairs(model: interp.Model, shared: int) -> interp.Prompts:
+def random_pairs(model: interp.Model, shared: int) -> interp.Prompts:
+    """Pairs of random tokens that have some at the start in common."""
     draw = torch.Generator().manual_seed(1)
     clean, corrupted = torch.randint(model.d_vocab, (2, PAIRS, POSITIONS), generator=draw)
     corrupted[:, :shared] = clean[:, :shared]
