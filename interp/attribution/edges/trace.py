@@ -87,17 +87,17 @@ class Trace:
         self, rows: slice, tokens: TokenBatch, change: Float[Tensor, "source prompt pos d_model"]
     ) -> Float[Tensor, " prompt"] | None:
         """Scores with every edge ablated: all that the logits read is ``change``d, whatever the
-        nodes before them do. None if the final norm is to divide by another stream's scale, or the
-        model's logits are known from whole runs alone."""
-        anatomy = self.setting.model.anatomy
-        if self.setting.parts.frozen or self.setting.reason is not None:
+        nodes before them do. None where the final norm is to divide by another stream's scale,
+        where next to nothing is left of the stream, and of models known from whole runs alone."""
+        own, anatomy = self.setting, self.setting.model.anatomy
+        if own.ablation != "resample" or own.parts.frozen or own.reason is not None:
             return None
         stream = self.seen["resid_post", None].detach()
-        if self.setting.metric.positions == "answer":
+        if own.metric.positions == "answer":
             at = torch.arange(len(stream), device=stream.device), tokens.column(-1)
             stream, change = stream[at][:, None], change[:, at[0], at[1]][:, :, None]
         logits = unembed(anatomy, stream + change.sum(0).to(stream))
-        return scored(self.setting, rows, logits)
+        return scored(own, rows, logits)
 
     def gradients(self, *, keep: bool = False) -> dict[Key, Tensor]:
         """One backward pass: the metric's gradient at what destinations compute first, and at
