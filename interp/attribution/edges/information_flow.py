@@ -29,7 +29,8 @@ edges and renormalises nothing.
 Departures: the paper's vertices are states of the stream, where all sources but one are "the
 residual"; here every source is a term of its own, as in hannamw/EAP-IG's
 ``get_scores_information_flow_routes``, which averages over all positions where we follow the
-routes. A head is one term of what others read, not one for each key.
+routes. A head is one term of what others read, not one for each key. Their tool clips proximities
+at 1e-5 from below, so that every term has a share; here it is 0.
 
 Source: Ferrando & Voita 2024 (arXiv:2403.00824), section 2; proximity from Ferrando et al. 2022
 (arXiv:2203.04212).
