@@ -23,7 +23,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def pairs(model):
-    return interp.prompts.capitals(model, 12, 0)
+    return interp.prompts.capitals(model, 6, 0)
 
 
 def test_estimates_order_edges_as_exact_ablation_does(model, pairs):
