@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from interp.circuits.acquaintance import check_graph, check_prompts, check_weights
+from interp.circuits.acquaintance import check_fits, check_prompts
 from interp.circuits.completeness import removals
 from interp.circuits.evaluation_result import CircuitEvaluation
 from interp.circuits.minimality import minimal_edges, minimal_nodes
@@ -86,8 +86,7 @@ def evaluate(
     )  # fmt: skip
     if min(n_random, completeness_sets, greedy_sets, minimality_sets, edge_sets, n_chance) < 0:
         raise CircuitError("numbers of random sets and circuits are counts: 0 or more.")
-    check_graph(circuit, setting.model, setting.graph)
-    check_weights(circuit, setting.model)
+    check_fits(circuit, setting.model, setting.graph)
     seen = check_prompts(circuit, setting.prompts)
     runs = Runs(setting, what=f"evaluating {circuit.name}", show=show)
     graph, mask = runs.graph, setting.graph.mask(circuit.edges)

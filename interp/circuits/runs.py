@@ -12,7 +12,6 @@ from torch import Tensor
 
 from interp.errors import CircuitError
 from interp.graph import Graph, node_of
-from interp.graph.setting import Setting
 from interp.progress import Bar
 
 __all__ = ["Runs", "blocks_of", "nodes_of", "setting_of", "touching"]
@@ -51,6 +50,8 @@ def setting_of(
             f"no prompts to run {getattr(where, 'name', where)} on: give prompts that the circuit "
             "was not found on."
         )
+    from interp.graph import Setting  # late: circuits are read and drawn without running any model
+
     return Setting.of(
         where, prompts, metric=metric, ablation=ablation, reference=reference,
         units=graph.units, positions=graph.positions,

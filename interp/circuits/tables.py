@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["by_role", "described", "frame", "headline", "network"]
 
 NO_ROLE = "no role"
+_MOST, _LARGEST = 8, 5  # entries that are told one by one; how many are told of more
 
 
 def headline(circuit: Circuit) -> str:
@@ -56,16 +57,28 @@ def described(circuit: Circuit) -> str:
     lines += [f"source: {circuit.source}"] if circuit.source else []
     lines += [f"weights: {circuit.weights_hash or 'not at hand when it was written'}"]
     for key in ("prompts", "method", "measured"):
-        value = getattr(circuit, key)
-        lines += (
-            [f"{key}:", *(f"  {_told(name, one)}" for name, one in value.items())] if value else []
-        )
+        lines += _told(key, value) if (value := getattr(circuit, key)) else []
     lines += ["roles:", *(f"  {role:<{wide}}  {nodes}" for role, nodes in roles.items())]
     return "\n".join(lines)
 
 
-def _told(name: str, value: Any) -> str:
-    return f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+def _told(name: str, value: Any, indent: int = 0) -> list[str]:
+    """A field as lines: what it holds below it, numbers with four digits, of many the largest."""
+    begin = f"{'  ' * indent}{name}:"
+    if not isinstance(value, dict):
+        many = isinstance(value, list) and len(value) > _MOST
+        return [f"{begin} {len(value)} of them" if many else f"{begin} {_short(value)}"]
+    if len(value) > _MOST and all(isinstance(one, int | float) for one in value.values()):
+        largest = sorted(value, key=lambda key: -abs(value[key]))[:_LARGEST]
+        told = ", ".join(f"{key} {_short(value[key])}" for key in largest)
+        return [f"{begin} {len(value)} numbers, largest {told}"]
+    return [begin, *(line for key, one in value.items() for line in _told(key, one, indent + 1))]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _parts(edge: str) -> dict[str, Any]:

@@ -21,14 +21,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 import interp
-from interp.circuits.acquaintance import check_graph, check_prompts
+from interp.circuits.acquaintance import check_graph, check_prompts, unseen
 from interp.circuits.runs import Runs, setting_of
 from interp.circuits.shares import gap, share_interval
 from interp.circuits.verification import Verification
 from interp.errors import CircuitError, nearest
 from interp.results import Provenance
 
-__all__ = ["KEY", "record", "verify"]
+__all__ = ["KEY", "record", "recorded", "verify"]
 
 #: Where the record stands in ``Circuit.measured``.
 KEY = "evaluation"
@@ -54,7 +54,8 @@ def record(
 
     Args:
         task: a function of :mod:`interp.prompts`, called with the model, ``n``, ``seed`` and
-            ``options``. Draw others than the circuit was found on.
+            ``options``. Draw others than the circuit was found on; those of them that it was found
+            on are left out, here and by :func:`verify`.
         reference: for mean ablation: ``{"task": ..., "n": ..., "seed": ...}`` to average over.
         tolerance: how far a number may be off when it is measured again, as a share of
             \\|m(full) - m(∅)\\|. Other machines add up in another order.
@@ -64,12 +65,15 @@ def record(
         CircuitError: there is no such task, or the circuit has no metric by name.
         GapError: m(full) and m(∅) are too close.
     """
-    recipe = {"task": task, "n": n, "seed": seed, **({"options": dict(options)} if options else {})}
+    recipe: dict[str, Any] = {"task": task, "n": n, "seed": seed}
+    recipe |= {"options": dict(options)} if options else {}
     found, setting = _measured(circuit, model, recipe, reference, show)
     check_prompts(circuit, setting.prompts)
+    if left := n - len(setting.prompts):
+        recipe["left_out"] = left
     kept, members = found["C"], found["members"]
     whole = share_interval(kept, found["full"], found["empty"])
-    ends = {"low": float(whole.low), "high": float(whole.high)} if n > 1 else {}
+    ends = {"low": float(whole.low), "high": float(whole.high)} if len(kept) > 1 else {}
     entry = {
         "prompts": {**recipe, "hash": setting.prompts.hash},
         **({"reference": dict(reference)} if reference else {}),
@@ -82,6 +86,11 @@ def record(
     return replace(circuit, measured={**circuit.measured, KEY: entry})
 
 
+def recorded(circuit: Any) -> bool:
+    """Whether a circuit has a record that :func:`verify` can measure again."""
+    return isinstance(circuit.measured.get(KEY), Mapping)
+
+
 def verify(circuit: Any, model: Any, *, show: bool | None = None) -> Verification:
     """Measure a circuit again as its record says, and compare.
 
@@ -91,18 +100,18 @@ def verify(circuit: Any, model: Any, *, show: bool | None = None) -> Verificatio
     Raises:
         CircuitError: the circuit has no record, a damaged one, or does not fit the model.
     """
-    entry = circuit.measured.get(KEY)
-    if not isinstance(entry, Mapping):
+    if not recorded(circuit):
         raise CircuitError(
             f"{circuit.name!r} has no record to verify: expected measured[{KEY!r}], which "
             "interp.circuits.record(circuit, model, task=...) makes."
         )
+    entry = circuit.measured[KEY]
     try:
         recipe, removal = dict(entry["prompts"]), dict(entry["removal"])
         written = {name: float(entry[name]) for name in _NAMES}
-        recorded = {edge: float(value) for edge, value in removal.items()}
+        removed = {edge: float(value) for edge, value in removal.items()}
         tolerance = float(entry["tolerance"])
-        known = recipe.pop("hash")
+        drawn = recipe.pop("hash")
     except (KeyError, TypeError, ValueError) as error:
         raise CircuitError(
             f"the record of {circuit.name!r} is damaged ({type(error).__name__}: {error}); make it "
@@ -119,10 +128,10 @@ def verify(circuit: Any, model: Any, *, show: bool | None = None) -> Verificatio
     ]
     nan = float("nan")
     members = found["members"]
-    for edge in dict.fromkeys([*recorded, *members]):
-        rows.append((f"without {edge}", recorded.get(edge, nan), members.get(edge, nan), allowed))
+    for edge in dict.fromkeys([*removed, *members]):
+        rows.append((f"without {edge}", removed.get(edge, nan), members.get(edge, nan), allowed))
     notes = []
-    if setting.prompts.hash != known:
+    if setting.prompts.hash != drawn:
         notes.append("the prompts drawn here are not the recorded ones: tokenizer or task differ")
     if circuit.weights_hash not in (None, model.weights_hash):
         notes.append("the weights are not those the circuit was found in")
@@ -145,7 +154,7 @@ def _measured(
 ) -> tuple[dict[str, Any], Any]:
     """Scores of the model, of nothing, of the circuit, and what each member adds to it."""
     setting = setting_of(
-        model, _drawn(model, recipe), metric=circuit.metric, ablation=circuit.ablation,
+        model, unseen(circuit, _drawn(model, recipe)), metric=circuit.metric, ablation=circuit.ablation,
         reference=_drawn(model, reference) if reference else None, graph=circuit.graph,
     )  # fmt: skip
     check_graph(circuit, model, setting.graph)

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from interp.cli.options import Device, Json, Plot, Seed, draw, load
+from interp.cli.options import Device, Json, Plot, Seed, draw, draw_task, load, tasks
 from interp.cli.output import FAILED, console, frame_table, guarded, notes, print_json, table
+from interp.errors import InterpError
 
 __all__ = ["app"]
 
@@ -33,6 +34,9 @@ class Task(StrEnum):
 
 
 _PIPELINES = {Task.capitals: "factual_recall"}
+_FAILURES = 5  # that are printed of each circuit
+_WIDE = 60  # characters of a source in a table
+_CURVE = 32  # prompts that a page's curves are measured on
 
 
 @app.command()
@@ -109,30 +113,41 @@ def verify(
     rows: list[dict[str, Any]] = []
     models: dict[str, Any] = {}
     for name in paths or circuits.shipped():
-        circuit = circuits.Circuit.load(name)
-        if "evaluation" not in circuit.measured and not paths:
-            rows.append(
-                {"circuit": circuit.name, "verdict": "not measured: published, weights elsewhere"}
-            )
-            continue
-        owner = model or circuit.model
-        if owner not in models:
-            models[owner] = load(owner, device=device)
-        result = circuits.verify(circuit, models[owner])
-        verdict = f"{len(result.names)} numbers as recorded" if result.ok else "FAILED"
-        rows.append(
-            {"circuit": circuit.name, "verdict": verdict, "failures": list(result.failures)}
-        )
+        try:
+            circuit = circuits.Circuit.load(name)
+            if paths or circuits.recorded(circuit):
+                verdict, failures = _verified(circuit, models, model, device)
+            else:
+                verdict, failures = "nothing recorded", []
+        except InterpError as error:  # the others are measured all the same
+            verdict, failures = "FAILED", [f"{type(error).__name__}: {error}"]
+        rows.append({"circuit": name, "verdict": verdict, "failures": failures})
     if json:
         print_json(rows)
     else:
         table("circuits, measured again", ["circuit", "verdict"],
               [[row["circuit"], row["verdict"]] for row in rows])  # fmt: skip
         for row in rows:
-            for failure in row.get("failures", [])[:5]:
-                notes.print(f"{row['circuit']}: {failure}", highlight=False)
-    if any(row.get("failures") for row in rows):
+            for failure in row["failures"][:_FAILURES]:
+                notes.print(f"{row['circuit']}: {failure}", highlight=False, soft_wrap=True)
+            if more := len(row["failures"][_FAILURES:]):
+                notes.print(f"{row['circuit']}: and {more} more", highlight=False)
+    if any(row["failures"] for row in rows):
         raise typer.Exit(FAILED)
+
+
+def _verified(
+    circuit: Any, models: dict[str, Any], model: str | None, device: str | None
+) -> tuple[str, list[str]]:
+    """A verdict on one circuit and what does not hold; a model is loaded once, and only if needed."""
+    from interp import circuits
+
+    owner = model or circuit.model
+    if owner not in models and circuits.recorded(circuit):
+        models[owner] = load(owner, device=device)
+    result = circuits.verify(circuit, models.get(owner))
+    verdict = f"{len(result.names)} numbers as recorded" if result.ok else "FAILED"
+    return verdict, list(result.failures)
 
 
 @app.command()
@@ -167,20 +182,31 @@ def draw_circuit(
     if out.suffix != ".html":
         notes.print(f"drawing: {circuit.draw().save(out)}", highlight=False)
         return
-    own = load(model or circuit.model, device=device)
-    task = circuit.measured.get("evaluation", {}).get("prompts", {}).get("task")
-    drawn = None if task is None else _draw_prompts(own, task, prompts, seed)
-    curve = None
-    if circuit.scores is not None and drawn is not None:
-        curve = circuits.curve(circuit.scores, own, _draw_prompts(own, task, 32, seed + 1001))
-    page = circuit.view(model=None if drawn is None else own, prompts=drawn, curve=curve)
+    page = circuit.view(**_looked_into(circuit, model, prompts, seed, device))
     notes.print(f"page: {page.save(out)}", highlight=False)
 
 
-def _draw_prompts(model: Any, task: str, n: int, seed: int) -> Any:
-    import interp
+def _looked_into(
+    circuit: Any, model: str | None, n: int, seed: int, device: str | None
+) -> dict[str, Any]:
+    """What a page shows beside the drawing: patterns and curves; nothing of what cannot be had."""
+    from interp import circuits
 
-    return getattr(interp.prompts, task)(model, n, seed)
+    task = circuit.prompts.get("task")
+    if task not in tasks() or (model is None and circuit.weights_hash is None):
+        notes.print(
+            "no attention patterns and no curve: the circuit names no task that can be drawn, or it "
+            "was not found on weights at hand; --model gives a model"
+        )
+        return {}
+    own = load(model or circuit.model, device=device)
+    shown = draw_task(own, task, n, seed)
+    if circuit.scores is None:
+        return {"model": own, "prompts": shown}
+    measured = circuits.unseen(circuit, draw_task(own, task, _CURVE, seed + 1001))
+    curves = [circuits.curve(circuit.scores, own, measured, n_random=0),
+              circuits.member_curve(circuit, own, measured)]  # fmt: skip
+    return {"model": own, "prompts": shown, "curve": curves}
 
 
 @app.command()
@@ -209,13 +235,21 @@ def list_circuits(json: Json = False) -> None:
     """The circuits that are shipped."""
     from interp import circuits
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in circuits.shipped():
         one = circuits.Circuit.load(name)
         rows.append({"circuit": one.name, "model": one.model, "edges": one.size,
-                     "share": f"{one.density:.1%}", "roles": len(one.roles), "from": one.source})  # fmt: skip
+                     "share": one.density, "roles": len(one.roles),
+                     "recorded": circuits.recorded(one), "from": one.source})  # fmt: skip
     if json:
         print_json(rows)
-    else:
-        table("shipped circuits", ["circuit", "model", "edges", "share", "nodes with a role", "from"],
-              [list(row.values()) for row in rows])  # fmt: skip
+        return
+    for row in rows:
+        row |= {"share": f"{100 * row['share']:.2g}%", "from": _cut(row["from"]),
+                "recorded": "yes" if row["recorded"] else "no"}  # fmt: skip
+    names = ["circuit", "model", "edges", "share", "nodes with a role", "recorded", "from"]
+    table("shipped circuits", names, [list(row.values()) for row in rows])
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDE else f"{text[:_WIDE].rsplit(' ', 1)[0]}…"

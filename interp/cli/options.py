@@ -32,9 +32,11 @@ __all__ = [
     "asked_prompts",
     "asked_text",
     "draw",
+    "draw_task",
     "load",
     "position",
     "show_cells",
+    "tasks",
 ]
 
 ModelName = Annotated[
@@ -102,19 +104,35 @@ def asked_prompts(
 ) -> Any:  # fmt: skip
     """The one of the three ways to give prompts that was used."""
     import interp
-    from interp.errors import PromptError, nearest
 
     both = clean is not None and corrupted is not None
     either = clean is not None or corrupted is not None
     if both != either or both + (task is not None) + (file is not None) != 1:
         raise typer.BadParameter("give --clean and --corrupted, or --task, or --prompts.")
     if task is not None:
-        tasks = [name for name in interp.prompts.__all__ if hasattr(interp.prompts, name)]
-        tasks = [t for t in tasks if t not in ("Prompts", "build", "load", "save")]
-        if task not in tasks:
-            raise PromptError(f"no task is called {task!r}; nearest: {nearest(task, tasks)}.")
-        return getattr(interp.prompts, task)(model, n, seed)
+        return draw_task(model, task, n, seed)
     return interp.prompts.load(model, file) if file is not None else (clean, corrupted)
+
+
+def tasks() -> tuple[str, ...]:
+    """The tasks of :mod:`interp.prompts`, by name."""
+    from interp import prompts
+
+    return tuple(one for one in prompts.__all__ if one not in ("Prompts", "build", "load", "save"))
+
+
+def draw_task(model: Any, task: str, n: int, seed: int) -> Any:
+    """Prompts of a task.
+
+    Raises:
+        PromptError: there is no such task; the nearest are named.
+    """
+    from interp import prompts
+    from interp.errors import PromptError, nearest
+
+    if task not in tasks():
+        raise PromptError(f"no task is called {task!r}; nearest: {nearest(task, tasks())}.")
+    return getattr(prompts, task)(model, n, seed)
 
 
 def asked_text(

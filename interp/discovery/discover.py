@@ -28,6 +28,7 @@ from torch import Tensor
 from interp.attribution.edges import EdgeScores
 from interp.attribution.edges.eap import Alphas
 from interp.attribution.edges.verb import attribute_edges
+from interp.circuits.acquaintance import described
 from interp.circuits.circuit import Circuit
 from interp.discovery.acdc import Order, acdc
 from interp.discovery.acdc_record import AcdcRecord
@@ -179,8 +180,8 @@ def _ranked(
     scores = attribute_edges(model, pairs, method=method, progress=progress, **own, **shared)
     take = {word: options[word] for word in ("signed", "connected") if word in options}
     if "n" in options:
-        return top_n(scores, options["n"], **take), scores, True
-    return at_least(scores, options["threshold"], **take), scores, True
+        return top_n(scores, options["n"], **take), scores, scores.finished
+    return at_least(scores, options["threshold"], **take), scores, scores.finished
 
 
 def _searched(
@@ -233,9 +234,9 @@ def _circuit(
     name: str | None, seed: int | None, reference: Prompts | None,
 ) -> Circuit:  # fmt: skip
     graph = scores.graph
-    on: dict[str, Any] = _described(pairs)
+    on = described(pairs)
     if reference is not None:
-        on["reference"] = _described(reference)
+        on["reference"] = described(reference)
     call = {**told, "metric": scores.metric, "ablation": scores.ablation}
     said = ", ".join(f"{word}={value!r}" for word, value in call.items()
                      if word not in ("verb", "finished"))  # fmt: skip
@@ -246,7 +247,3 @@ def _circuit(
         source=f"interp.discover(model, prompts, {said})",
         provenance=Provenance.of(model, pairs, seed=seed, **call), scores=scores,
     )  # fmt: skip
-
-
-def _described(prompts: Prompts) -> dict[str, Any]:
-    return {"task": prompts.name, "n": len(prompts), "seed": prompts.seed, "hash": prompts.hash}

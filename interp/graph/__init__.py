@@ -5,10 +5,24 @@
 :mod:`contributions` what they wrote in a run, :mod:`ablations` what ablated edges carry;
 :mod:`slab` keeps the run that is edited, :mod:`stack` the edits of many variants, :mod:`ablate`
 runs them, and :mod:`proof` shows beforehand that the model is the sum the graph says it is.
+
+A setting is imported when it is asked for: names and graphs run no model, and cost no such imports.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from interp.graph.graph import Graph
 from interp.graph.names import CHANNELS, Node, node_of, split_edge
-from interp.graph.setting import Setting
+
+if TYPE_CHECKING:
+    from interp.graph.setting import Setting as Setting
 
 __all__ = ["CHANNELS", "Graph", "Node", "Setting", "node_of", "split_edge"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Setting":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from interp.graph.setting import Setting
+
+    return Setting

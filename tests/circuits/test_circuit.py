@@ -242,9 +242,13 @@ def test_text_says_what_it_is():
     assert A.summary() == {
         "mover": "a0.h1, m1", "readout": "m1", "idle": "m2", "no role": "embed, logits",
     }  # fmt: skip
-    shown = Circuit("c", A.edges, SHAPE, source="a paper", measured={"f": {"value": 0.5}}).show()
+    shown = Circuit("c", A.edges, SHAPE, source="a paper", measured={
+        "f": {"value": 0.123456}, "removal": {edge: i / 7 for i, edge in enumerate(A.graph.edges)}},
+        prompts={"rows": ["ab"] * 9}).show()  # fmt: skip
     assert "source: a paper" in shown
-    assert 'f: {"value": 0.5}' in shown
+    assert "measured:\n  f:\n    value: 0.1235\n" in shown
+    assert f"  removal: 122 numbers, largest {A.graph.edges[-1]} 17.29, " in shown
+    assert "  rows: 9 of them" in shown
 
 
 def test_a_table_has_a_row_for_each_edge():

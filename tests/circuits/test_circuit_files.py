@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import interp
+from interp.circuits.acquaintance import check_fits
 from interp.circuits.circuit import Circuit
 from interp.circuits.files import rendered, shipped
-from interp.circuits.fit import check_fits
 from interp.errors import CircuitError
 from interp.graph import Graph
 from interp.paths import circuits_dir
@@ -203,12 +203,12 @@ def test_a_circuit_fits_the_model_whose_graph_it_is_of():
         assert check_fits(Circuit("c", (), shape), model) == "unknown"
         own = Circuit("c", (), shape, weights_hash=model.weights_hash)
         assert check_fits(own, model) == "same"
-    with pytest.warns(UserWarning, match="was found in 'demo' with weights"):
+    with pytest.warns(UserWarning, match="was found in other weights .demo"):
         assert (
             check_fits(own.__class__(**{**vars_of(own), "model": "demo"}), model.random_twin())
             == "other"
         )
-    with pytest.raises(CircuitError, match="with another graph than 'demo': n_layers 12 and 4"):
+    with pytest.raises(CircuitError, match="does not fit demo: n_layers 12 and 4"):
         check_fits(Circuit.load("ioi-gpt2"), model)
 
 

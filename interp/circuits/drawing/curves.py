@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from interp.circuits.member_curve import MEMBERS
 from interp.errors import CircuitError
 
 __all__ = ["Points"]
 
 #: How a curve may have chosen its edges, and whether that follows the sign of the scores.
-_SELECTIONS = {"top |score|": False, "top signed": True}
+_SELECTIONS = {"top |score|": False, "top signed": True, MEMBERS: False}
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,11 @@ class Points:
             tuple(int(n) for n in counts), columns["faithfulness"], columns.get("low", ()),
             columns.get("high", ()), selection, _SELECTIONS.get(selection), given.get("total"),
         )  # fmt: skip
+
+    @property
+    def own(self) -> bool:
+        """Whether its edges are the circuit's first, and not the graph's."""
+        return self.selection == MEMBERS
 
     def table(self) -> dict[str, Any]:
         """For the page, without what is no number."""

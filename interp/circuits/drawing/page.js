@@ -1,7 +1,7 @@
 (function () {
   "use strict";
   const $ = (id) => document.getElementById(id), NS = "http://www.w3.org/2000/svg";
-  const data = JSON.parse($("data").textContent), curve = data.curve;
+  const data = JSON.parse($("data").textContent);
   const sheet = $("sheet"), card = $("card"), tip = $("tip"), slider = $("n"), field = $("number");
   const READS = { q: "queries", k: "keys", v: "values" };
 
@@ -115,23 +115,29 @@
     for (const button of $("which").children) button.setAttribute("aria-pressed", String(button.dataset.view === name));
     if (state.pinned && !known(state.pinned)) pin(null);
     size();
+    plot();
     limit(view().n);
   }
   const known = (thing) => (thing.kind === "node" ? view().nodes.has(thing.name) : view().marks.has(thing.name));
 
   // -- faithfulness: where it was measured, and nowhere else -----------------------------------
+  let curve = data.curve; // of the edges in view, where there is one
   const share = (i) => curve.f[i].toFixed(3) + (curve.low.length && curve.low[i] !== null ? " [" + curve.low[i].toFixed(3) + ", " + curve.high[i].toFixed(3) + "]" : "");
   function faithful() {
     const out = $("faith"), n = view().n;
     out.textContent = "";
     document.body.dataset.faithfulness = "";
+    if (!curve && data.own) {
+      out.textContent = "The curve is of the circuit’s own first edges, and these are others.";
+      return;
+    }
     if (!curve) {
       out.textContent = "No curve was given: page(…, curve=…) shows faithfulness here.";
       return;
     }
     const at = curve.n.lastIndexOf(n);
     const otherwise = curve.other ? "The curve’s circuits were chosen by “" + curve.selection + "”, so they are not these edges."
-      : state.view === "circuit" && !data.same.includes(n) ? "The curve is of the first edges of the graph, and these are others." : "";
+      : curve !== data.own && state.view === "circuit" && !data.same.includes(n) ? "The curve is of the first edges of the graph, and these are others." : "";
     if (otherwise) out.textContent = otherwise;
     else if (at >= 0) {
       out.append("faithfulness ");
@@ -150,6 +156,11 @@
   }
   let marker = () => {};
   function plot() {
+    const now = (state.view === "circuit" && data.own) || data.curve;
+    if (now === curve && $("curve").firstChild) return;
+    curve = now;
+    marker = () => {};
+    $("curve").textContent = "";
     if (!curve) return;
     const W = 360, H = 128, left = 34, right = 10, top = 8, bottom = 24, svg = draw("svg", $("curve"), { viewBox: "0 0 " + W + " " + H, role: "img", "aria-label": "faithfulness by number of edges" });
     const most = Math.max(curve.n[curve.n.length - 1], 2);
@@ -560,7 +571,6 @@
   dark.addEventListener("change", () => light(dark.matches));
   $("theme").addEventListener("click", () => light(document.documentElement.dataset.theme !== "dark"));
   $("bar").hidden = $("keys").hidden = $("side").hidden = false;
-  plot();
   choose("circuit");
   document.body.dataset.ready = String(edges.length);
 })();

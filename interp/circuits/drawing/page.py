@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from interp.circuits.drawing.curves import Points
 from interp.circuits.drawing.draw import placed_for, shown
@@ -22,9 +22,11 @@ from interp.circuits.drawing.scene import heading, scene
 from interp.circuits.drawing.scores import EdgeValues
 from interp.circuits.drawing.svg import svg
 from interp.errors import CircuitError, warn
-from interp.lenses.attention import AttentionResult
 from interp.results import write_atomically
 from interp.views import framed
+
+if TYPE_CHECKING:
+    from interp.lenses.attention import AttentionResult
 
 __all__ = ["CircuitPage", "page"]
 
@@ -72,7 +74,8 @@ def page(
     """Make a page of a circuit: what is pointed at says its score, a clicked head shows where it looks.
 
     A slider keeps the first n edges by score; beside it stands the faithfulness at that n where it
-    was measured, and nothing is interpolated. Where scores reach beyond the circuit, the whole
+    was measured, and nothing is interpolated: of the circuit's first n if there is a
+    ``member_curve``, of the graph's if there is a ``curve``. Where scores reach beyond the circuit, the whole
     graph (its 1500 first edges) can be looked at in the same way.
 
     >>> circuit.view(model=model, prompts=prompts, curve=curve).save("ioi.html")  # doctest: +SKIP
@@ -81,8 +84,9 @@ def page(
         circuit: an :class:`interp.circuits.Circuit`.
         model, prompts: to measure attention patterns on: the first six prompts, the circuit's heads.
         scores: of edges; None: the circuit's own.
-        curve: faithfulness of the first n edges (``interp.circuits.curve``), or a mapping with
-            ``n_edges``, ``faithfulness`` and perhaps ``low`` and ``high``.
+        curve: faithfulness of the first n edges (``interp.circuits.curve``, ``member_curve``, or a
+            list of one of each), or a mapping with ``n_edges``, ``faithfulness`` and perhaps ``low``
+            and ``high``.
         attention: patterns measured before, :class:`interp.AttentionResult` of one prompt or
             several, instead of ``model`` and ``prompts``.
         title: of the page; None: the circuit's name and model.
@@ -93,7 +97,15 @@ def page(
     """
     own = getattr(circuit, "scores", None) if scores is None else scores
     values = EdgeValues.read(own).for_circuit(circuit)
-    points = _curve(circuit, values, curve)
+    both = curve if isinstance(curve, list | tuple) else [curve]
+    read = [points for one in both if (points := _curve(circuit, values, one))]
+    found = {points.own: points for points in read}
+    if len(found) < len(read) or (len(found) == 2 and found[False].signed):
+        raise CircuitError(
+            f"{len(read)} curves for one page ({', '.join(one.selection for one in read)}); expected "
+            "at most one of the graph's edges and one of the circuit's, both by |score|."
+        )
+    points, own_points = found.get(False), found.get(True)
     signed = bool(points and points.signed)
     kept = packed(_patterns(circuit, model, prompts, attention))
     order = values.ranked(values.of, signed=signed)
@@ -105,7 +117,8 @@ def page(
         "what": values.what, "signed": values.signed, "scored": len(order),
         "ranking": "signed score" if signed else "|score|",
         "same": _same(views["circuit"][0], order),
-        "curve": points.table() if points else None, "prompts": kept,
+        "curve": points.table() if points else None,
+        "own": own_points.table() if own_points else None, "prompts": kept,
     }  # fmt: skip
     return CircuitPage(circuit.name, _document(title or name, lead, views, data))
 
@@ -139,7 +152,7 @@ def _patterns(circuit: Any, model: Any, prompts: Any, given: Any) -> Sequence[At
             "attention patterns need both model= and prompts=; one of them was given."
         )
     if given is not None:
-        return [given] if isinstance(given, AttentionResult) else list(given)
+        return [given] if hasattr(given, "patterns") else list(given)
     if model is None:
         return []
     if circuit.weights_hash not in (None, model.weights_hash):

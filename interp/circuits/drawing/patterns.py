@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from jaxtyping import Float
@@ -16,7 +16,9 @@ from torch import Tensor
 
 from interp.errors import CircuitError
 from interp.graph import Node
-from interp.lenses.attention import AttentionResult, attention
+
+if TYPE_CHECKING:
+    from interp.lenses.attention import AttentionResult
 
 __all__ = ["measured", "packed"]
 
@@ -36,6 +38,8 @@ def measured(circuit: Any, model: Any, prompts: Any) -> list[AttentionResult]:
     Raises:
         CircuitError: the patterns would take more room than a page has.
     """
+    from interp.lenses.attention import attention
+
     heads = [
         f"L{node.layer}.H{node.index}"
         for node in map(Node.parse, circuit.nodes)
