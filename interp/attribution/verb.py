@@ -130,8 +130,11 @@ def attribute(
         alphas: ``"left"`` (0, 1/m, …; as published of ``"eap-ig"``), ``"right"`` (1/m, …, 1; of
             ``"eap-ig-activations"``) or ``"midpoint"``; 0 is the ablated value, 1 the run's own.
         threshold: of ``"information-flow"``: the share that an edge of a route must exceed (0).
-        units: neurons that are nodes of their own, ``["m2.n77"]``.
+        units: neurons that are nodes of their own, ``["m2.n77"]``; where a transcoder stands for the
+            MLP (``with model.replaced(...)``), its features, ``["m2.f12"]``.
         freeze_norms: hold every norm's scale at the unedited run's.
+        resume: of ``"exact"``: the result (or its file) of this call, interrupted. Ctrl-C returns the
+            edges that are scored, with NaN elsewhere and ``finished`` False.
 
     Raises:
         MetricError: the metric has no gradient, or needs what the prompts lack.
@@ -232,9 +235,6 @@ def _edges(model: Model, pairs: Prompts, source: Source, **options: Any) -> Edge
     unknown = set(options) - set(signature(attribute_edges).parameters)
     if unknown:
         raise RunError(f"{', '.join(sorted(unknown))}: not an option of attribute for edges.")
-    positions = options.get("positions", ())
-    if isinstance(positions, str):
-        options["positions"] = (positions,)
     return attribute_edges(model, pairs, **options)
 
 

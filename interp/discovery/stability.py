@@ -191,7 +191,10 @@ def _scored(
     given = {"ablation": ablation, **_reference(ablation, draw), **options}
     if not isinstance(method, str):
         return method(model, draw[0], **given)
-    return attribute(model, draw[0], "edges", method=method, progress=False, **given)
+    scores = attribute(model, draw[0], "edges", method=method, progress=False, **given)
+    if not scores.finished:  # exact scores, which Ctrl-C cut short
+        raise KeyboardInterrupt
+    return scores
 
 
 def _flat(scores: EdgeScores) -> Float[Tensor, " edge"]:

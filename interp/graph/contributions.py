@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.graph.graph import Graph
-from interp.graph.names import Node
 from interp.graph.parts import Parts
+from interp.graph.units import units_at
 from interp.runs.execute import Run, execute
 from interp.token_batch import TokenBatch
 
@@ -40,20 +40,19 @@ def mlp_and_units(
 ) -> Float[Tensor, "source row pos d_model"]:
     """What an MLP writes; where some of its units are nodes, the rest of it first, then they."""
     whole = _wide(read("mlp_out", layer))[None]
-    neurons = [
-        n.index for n in map(Node.parse, graph.units) if n.layer == layer and n.kind == "neuron"
-    ]
-    if not neurons:
+    point, units = units_at(graph, layer)
+    if not units:
         return whole
-    own = parts.neurons(layer, read("mlp_post", layer), [n for n in neurons if n is not None])
+    write = parts.neurons if point == "mlp_post" else parts.features
+    own = write(layer, read(point, layer), units)
     return torch.cat([whole - own.sum(0, keepdim=True), own])
 
 
 def sites_read(graph: Graph) -> tuple[str, ...]:
     """What a run must save for its :func:`contributions`."""
     names = ["embed"] + ["pos_embed"] * graph.pos_embed + ["L*.z"] + ["L*.mlp_out"] * graph.mlps
-    with_units = {Node.parse(unit).layer for unit in graph.units}
-    return (*names, *(f"L{layer}.mlp_post" for layer in sorted(with_units, key=lambda n: n or 0)))
+    points = [(layer, units_at(graph, layer)[0]) for layer in range(graph.n_layers)]
+    return (*names, *(f"L{layer}.{point}" for layer, point in points if point))
 
 
 def reading(run: Run) -> Read:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from interp.errors import GraphError, nearest
 from interp.graph.names import CHANNELS, Node, node_of, split_edge
+from interp.graph.units import check_dictionaries, check_units
 from interp.taps.anatomy import Anatomy
 
 __all__ = ["Graph"]
@@ -66,9 +67,10 @@ class Graph:
 
         Args:
             model: a :class:`interp.Model`.
-            units: neurons (``"m2.n77"``) and features (``"m2.f12"``) that are nodes of their own.
-            positions: names of positions that the prompts define. Edges are then counted at each
-                of them, and at all "other" positions together.
+            units: neurons (``"m2.n77"``) that are nodes of their own, and, where a transcoder stands
+                for the MLP (``with model.replaced(...)``), its features (``"m2.f12"``).
+            positions: names of positions that the prompts define, or numbers among real tokens (-1).
+                Edges are then counted at each of them, and at all "other" positions together.
 
         Raises:
             GraphError: the model's stream is not the sum of such nodes, with the reason.
@@ -80,12 +82,15 @@ class Graph:
         mlps = anatomy.blocks[0].mlp is not None or anatomy.family.mlp is None
         if mlps and (reason := anatomy.refused.get("mlp_out") or anatomy.refused.get("mlp.input")):
             raise GraphError(f"{model.name} has no graph of heads and MLPs: {reason}.")
-        named = tuple(dict.fromkeys(positions))
-        return cls(
+        check_dictionaries(anatomy, model.name)
+        named = tuple(dict.fromkeys(map(str, _several(positions))))
+        graph = cls(
             anatomy.n_layers, anatomy.n_heads, anatomy.parallel,
-            "pos_embed" not in anatomy.refused, mlps, tuple(units),
+            "pos_embed" not in anatomy.refused, mlps, tuple(_several(units)),
             (*(name for name in named if name != "other"), "other") if named else (),
         )  # fmt: skip
+        check_units(graph, anatomy)
+        return graph
 
     @classmethod
     def shaped(cls, **shape: Any) -> Graph:
@@ -113,10 +118,9 @@ class Graph:
 
     def _unit(self, name: str) -> Node:
         node = Node.parse(name)
-        if node.kind not in ("neuron", "feature") or not 0 <= (node.layer or 0) < self.n_layers:
-            raise GraphError(
-                f"{name!r} is no neuron or feature of this model's {self.n_layers} MLPs."
-            )
+        layers = self.n_layers if self.mlps else 0
+        if node.kind not in ("neuron", "feature") or not 0 <= (node.layer or 0) < layers:
+            raise GraphError(f"{name!r} is no neuron or feature of this model's {layers} MLPs.")
         return node
 
     def _heads(self, layer: int) -> list[str]:
@@ -264,6 +268,11 @@ class Graph:
         """The edges at which a mask is true, in the order of :attr:`edges`."""
         chosen = mask[self.index].nonzero().flatten().tolist()
         return tuple(self.edges[i] for i in chosen)
+
+
+def _several(given: Any) -> Iterable[Any]:
+    """One name, or one number, is a list of one."""
+    return (given,) if isinstance(given, str | int) else given
 
 
 def _unit_order(node: Node) -> tuple[int, str, int]:

@@ -9,6 +9,7 @@ There, the edges of a group's heads are ablated together or not at all.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -41,7 +42,8 @@ def tells_heads_apart(anatomy: Anatomy) -> bool:
     if anatomy.n_kv_heads == anatomy.n_heads:
         return True
     if anatomy.hf not in _found:
-        _found[anatomy.hf] = anatomy.family.layout == "split" and _tried(anatomy)
+        own = replace(anatomy, splices=())  # what holds of the model holds with dictionaries in it
+        _found[anatomy.hf] = anatomy.family.layout == "split" and _tried(own)
     return _found[anatomy.hf]
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.direct.stream import heads_of, neurons_of
+from interp.graph.units import transcoder_at
 from interp.models.affine import affine
 from interp.taps.anatomy import Anatomy, Block
 from interp.taps.norms import centres, gamma, normalise
@@ -52,6 +53,21 @@ class Parts:
     ) -> Float[Tensor, "chosen row pos d_model"]:
         """What some neurons of an MLP write."""
         return neurons_of(self.anatomy, layer, _wide(post)).only(chosen).tensors()
+
+    def features(
+        self, layer: int, acts: Float[Tensor, "row pos feature"], chosen: list[int]
+    ) -> Float[Tensor, "chosen row pos d_model"]:
+        """What some features of the transcoder in the place of an MLP write."""
+        standing = transcoder_at(self.anatomy, layer)
+        assert standing is not None  # check_units has seen to it
+        silent = torch.zeros_like(acts)
+        x = acts.new_zeros(*acts.shape[:2], self.anatomy.d_model)  # of skip transcoders: falls out
+        bias, found = _wide(standing.decode(0, [silent], x)), list[Tensor]()
+        for feature in chosen:
+            alone = silent.clone()
+            alone[..., feature] = acts[..., feature]
+            found.append(_wide(standing.decode(0, [alone], x)) - bias)
+        return torch.stack(found)
 
     # -- reading -------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ and everything behind it is recomputed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, Literal
 
@@ -20,7 +20,7 @@ from interp import metrics
 from interp.engine.probe import why_not
 from interp.engine.readout import Readout
 from interp.engine.work import tokens_that_fit
-from interp.errors import GraphError
+from interp.errors import BudgetError, GraphError
 from interp.graph.ablate import first_block, logits_of
 from interp.graph.ablations import Ablated, Ablation, ablated_values, check_ablation
 from interp.graph.graph import Graph
@@ -32,7 +32,7 @@ from interp.models.model import Model
 from interp.patching.setup import baselines, on_device, with_answers
 from interp.prompts.prompts import Prompts
 from interp.runs.frozen import frozen
-from interp.runs.memory import available
+from interp.runs.memory import SMALL, as_text, available
 from interp.token_batch import TokenBatch
 
 __all__ = ["Setting"]
@@ -94,9 +94,7 @@ class Setting:
             reference: prompts to average over; never the measured ones unless you pass them.
             direction: ``"denoise"`` turns a pair round: the corrupted run is edited, and ablated
                 edges carry what they carry in the clean run. For ``ablation="resample"`` only.
-            units: neurons that are nodes of their own, ``"m2.n77"``.
-            positions: names of positions; edges are then ablated at each of them, and at all
-                others together.
+            units, positions: as for :meth:`Graph.of`.
             freeze_norms: hold the scale that each norm divides by at the unedited run's. The
                 default recomputes it, as the model does.
             batch: prompts at a time, or ``"auto"``.
@@ -105,6 +103,16 @@ class Setting:
             GraphError: the model has no such graph, or the ablation does not fit the prompts.
             MetricError: the prompts lack what the metric needs.
         """
+        if not isinstance(prompts, Prompts):
+            raise GraphError(
+                f"given {type(prompts).__name__} in the place of prompts: make them with model.prompts(clean, "
+                "corrupted, answers=..., foils=...)."
+            )
+        if model.hf.training:
+            raise GraphError(
+                f"{model.name} is in training mode, where dropout draws anew in each run: call "
+                "model.hf.eval() first."
+            )
         check_ablation(ablation, prompts, reference)
         if direction not in ("noise", "denoise") or (direction, ablation) in (
             ("denoise", "zero"), ("denoise", "mean")
@@ -164,14 +172,47 @@ class Setting:
         """The group of positions of each column, where the graph has such."""
         return _groups(self.graph, self.prompts)
 
+    def only(self, rows: slice) -> Setting:
+        """Some of the prompts, which run together, as a setting of their own."""
+        first = rows.start
+
+        def ablated(own: slice) -> Tensor:
+            return self.ablated(slice(first + own.start, first + own.stop))
+
+        n = len(range(len(self.prompts))[rows])
+        return replace(
+            self, prompts=self.prompts.subset(rows), ablated=ablated, rows=(slice(0, n),)
+        )
+
     @cached_property
     def slabs(self) -> tuple[Slab, ...]:
-        """The run in which edges are ablated, done once."""
+        """The run in which edges are ablated, done once and kept.
+
+        Raises:
+            BudgetError: what the nodes write in it does not fit in memory.
+        """
+        needed, free = self._kept, available(self.model.device)
+        if needed > max(free, SMALL):
+            raise BudgetError(
+                f"ablating edges keeps what {len(self.graph.sources)} nodes write for {len(self.prompts)} "
+                f"prompts of {self.tokens.ids.shape[1]} tokens, {as_text(needed)}, and {as_text(free)} are "
+                "free: give fewer prompts at a time (prompts.subset), or attribute by gradients."
+            )
         return tuple(
             run_slab(self.graph, self.parts, self.tokens, rows, self.ablated, start=self.start,
                      groups=self.groups, whole=self._whole, replays=self.reason is None)
             for rows in self.rows
         )  # fmt: skip
+
+    @property
+    def _kept(self) -> int:
+        """Bytes of all slabs: nodes' terms, what they carry when ablated, and the blocks' inputs."""
+        width, anatomy = self.tokens.ids.shape[1], self.model.anatomy
+        behind = width - (self.start if self.reason is None else 0)
+        terms = len(self.graph.sources) * behind * (1 if self.ablation == "zero" else 2)
+        streams = 5 * anatomy.n_layers * width if self.reason is None else 0
+        size = max(4, next(anatomy.hf.parameters()).element_size())
+        return len(self.prompts) * (terms + streams) * anatomy.d_model * size
 
     @cached_property
     def _baseline(self) -> tuple[Float[Tensor, " prompt"], Readout]:
@@ -292,5 +333,14 @@ def _groups(graph: Graph, prompts: Prompts) -> Int[Tensor, "prompt pos"] | None:
     groups = torch.full_like(prompts.clean.ids, len(graph.positions) - 1)
     rows = torch.arange(len(prompts), device=groups.device)
     for number, name in enumerate(graph.positions[:-1]):
-        groups[rows, prompts.columns(name).to(groups.device)] = number
+        given = name in prompts.positions or not name.lstrip("-").isdigit()
+        columns = prompts.columns(name if given else int(name)).to(groups.device)
+        taken = groups[rows, columns]
+        if bool((taken < len(graph.positions) - 1).any()):
+            row = int((taken < len(graph.positions) - 1).nonzero()[0])
+            raise GraphError(
+                f"positions {graph.positions[int(taken[row])]!r} and {name!r} are one column in prompt "
+                f"{row}: an edge there would have two names. Leave one of them out, or the prompt."
+            )
+        groups[rows, columns] = number
     return groups

@@ -184,7 +184,7 @@ class Stack:
         def write(x: Float[Tensor, "row pos d_model"]) -> Tensor:
             if units is not None and units.inside:
                 return x
-            seen = {"mlp_out": x} | ({} if units is None else {"mlp_post": units.post})
+            seen = {"mlp_out": x} | ({} if units is None else {units.point: units.post})
             own = mlp_and_units(self.graph, self.parts, layer, lambda point, _: seen[point])
             self._write(self.graph.mlps_at(layer), own)
             return x

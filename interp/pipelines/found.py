@@ -53,7 +53,10 @@ def edge_scores(
         setting = Setting.of(model, prompts, metric=metric, ablation="resample")
         return screened_scores(setting, progress=progress)
     how: Any = method
-    return attribute(model, prompts, "edges", method=how, metric=metric, progress=progress)
+    scores = attribute(model, prompts, "edges", method=how, metric=metric, progress=progress)
+    if not scores.finished:  # exact scores, which Ctrl-C cut short
+        raise KeyboardInterrupt
+    return scores
 
 
 def shortest(

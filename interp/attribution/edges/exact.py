@@ -14,26 +14,47 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.errors import warn
 from interp.graph import Setting
 
 __all__ = ["by_ablation"]
 
 
 def by_ablation(
-    setting: Setting, advance: Callable[[int], None]
+    setting: Setting,
+    advance: Callable[[int], None],
+    known: Float[Tensor, "edge prompt"] | None = None,
 ) -> Float[Tensor, "prompt source dest *position"]:
-    """The exact effect of each edge on each prompt's score."""
+    """The exact effect of each edge on each prompt's score.
+
+    Args:
+        known: effects that an interrupted run has found; NaN where it has not.
+
+    Returns:
+        The effects. Ctrl-C returns those that are finished, with NaN elsewhere.
+    """
     graph, full = setting.graph, setting.graph.full
-    step, n = setting.variants_at_once, len(graph.edges)
-    found: list[Tensor] = []
-    for low in range(0, n, step):
-        numbers = torch.arange(low, min(low + step, n))
-        kept = full.expand(len(numbers), *full.shape).clone()
-        at: tuple[Tensor, ...] = (torch.arange(len(numbers)), *(a[numbers] for a in graph.index))
-        kept[at] = False
-        found.append(setting.scores(kept))
-        advance(len(numbers))
-    effects = torch.cat(found) - setting.full  # [edge, prompt]
+    effects = setting.full.new_full((len(graph.edges), len(setting.full)), torch.nan)
+    effects = effects if known is None else known.to(effects).clone()
+    todo = effects.isnan().any(1).nonzero().flatten()
+    advance(len(effects) - len(todo))
+    left = len(todo)
+    try:
+        for numbers in todo.split(setting.variants_at_once):
+            kept = full.expand(len(numbers), *full.shape).clone()
+            at: tuple[Tensor, ...] = (
+                torch.arange(len(numbers)),
+                *(axis[numbers] for axis in graph.index),
+            )
+            kept[at] = False
+            effects[numbers] = setting.scores(kept) - setting.full
+            advance(len(numbers))
+            left -= len(numbers)
+    except KeyboardInterrupt:
+        warn(
+            f"interrupted: {len(effects) - left} of {len(effects)} edges are scored, the others are NaN. "
+            "Pass resume= this result to go on."
+        )
     out = effects.new_zeros(len(setting.full), *full.shape)
     out.movedim(0, -1)[graph.index] = effects
     return out

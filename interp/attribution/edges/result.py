@@ -43,7 +43,7 @@ class EdgeScores(Stored):
     ``"atp*"`` in the metric's unit, ``"information-flow"`` shares of what a destination reads.
 
     Attributes:
-        values: the mean over prompts; NaN where there is no edge.
+        values: the mean over prompts; NaN where there is no edge, or no score (:attr:`finished`).
         per_prompt: the same for each prompt, along a first axis; None where it was not kept.
         sources, dests: names of the nodes that write and of what reads (see :class:`Graph`).
         positions: names of the groups of positions; () where an edge is one at all positions.
@@ -77,6 +77,7 @@ class EdgeScores(Stored):
     def __repr__(self) -> str:
         at = f" at {len(self.positions)} groups of positions" if self.positions else ""
         what = f"{self.metric} in {self.unit}" if self.unit else self.metric
+        at += "" if self.finished else f", {int((~self._flat.isnan()).sum())} of them scored"
         return (
             f"EdgeScores({len(self.graph.edges)} edges{at}; {what}: full {self.full.mean():.3g}, "
             f"empty {self.empty.mean():.3g}; {self.method}, {self.ablation} ablation, "
@@ -87,6 +88,11 @@ class EdgeScores(Stored):
     def graph(self) -> Graph:
         """The graph whose edges these are."""
         return _graph(json.dumps(self.shape, sort_keys=True))
+
+    @property
+    def finished(self) -> bool:
+        """False of exact scores that Ctrl-C interrupted: some edges have none (NaN)."""
+        return self.method != "exact" or not bool(self._flat.isnan().any())
 
     @property
     def signed(self) -> bool:
@@ -148,7 +154,7 @@ class EdgeScores(Stored):
         return self.to_frame().iloc[rows].reset_index(drop=True)
 
     def nodes(self) -> dict[str, float]:
-        """A score for each node that writes: the sum of its outgoing edges' scores.
+        """A score for each node that writes: the sum of its outgoing edges' scores (NaN counts as 0).
 
         For gradient methods at one point (``"eap"``, ``"eap-ig"``) that is the node's own
         attribution: what it writes is read by the edges and nothing else.

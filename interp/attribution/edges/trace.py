@@ -21,8 +21,8 @@ from interp.errors import GraphError, MetricError
 from interp.graph import Setting
 from interp.graph.contributions import contributions, sites_read
 from interp.graph.grouped import by_query_head, tells_heads_apart
-from interp.graph.names import Node
 from interp.graph.slab import held_scales
+from interp.graph.units import units_at
 from interp.runs.execute import forward
 from interp.runs.frozen import frozen
 from interp.runs.plan import resolve
@@ -158,11 +158,10 @@ class Trace:
         self, layer: int, whole: Float[Tensor, "prompt pos d_model"], found: dict[Key, Tensor]
     ) -> Float[Tensor, "dest prompt pos d_model"]:
         """The gradient at the input of an MLP, as the rest of it and each of its units read it."""
-        nodes = [Node.parse(unit) for unit in self.setting.graph.units]
-        own = [node.index for node in nodes if node.layer == layer]
+        point, own = units_at(self.setting.graph, layer)
         if not own:
             return whole[None]
-        post, behind = self.seen["mlp_post", layer], found.pop(("mlp_post", layer))
+        post, behind = self.seen[point, layer], found.pop((point, layer))
         each: list[Tensor] = []
         for n in own:
             alone = torch.zeros_like(behind)
@@ -181,7 +180,7 @@ class Trace:
 
 
 #: What destinations in the blocks compute first from what they read; patterns, if asked for.
-_READ = ("q", "k", "v", "mlp.input", "mlp_post", "pattern")
+_READ = ("q", "k", "v", "mlp.input", "mlp_post", "mlp", "pattern")
 
 
 def trace(

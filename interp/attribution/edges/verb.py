@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
@@ -16,11 +17,12 @@ from interp.attribution.edges.exact import by_ablation
 from interp.attribution.edges.information_flow import by_flow
 from interp.attribution.edges.result import EdgeScores
 from interp.attribution.edges.trace import scored
-from interp.errors import MetricError, RunError
+from interp.errors import MetricError, ResultError, RunError
 from interp.graph import Setting
 from interp.graph.ablations import Ablation
 from interp.metrics import Metric
 from interp.models.model import Model
+from interp.patching.resume import same_sweep
 from interp.progress import Bar
 from interp.prompts.prompts import Prompts
 from interp.results import Provenance
@@ -58,17 +60,21 @@ def attribute_edges(
     units: Iterable[str] = (),
     freeze_norms: bool = False,
     batch: int | Literal["auto"] = "auto",
+    resume: EdgeScores | str | Path | None = None,
     progress: bool | None = None,
 ) -> EdgeScores:
     """Score every edge; :func:`interp.attribute` says what the arguments mean.
 
     Raises:
-        RunError: an unknown method, or an option that is not one of its.
+        RunError: an unknown method, or a value that an option cannot have.
+        ResultError: ``resume`` is the result of another call.
         MetricError: the metric has no gradient, and the method needs one.
         GraphError: the model has no graph, or the ablation does not fit the prompts.
     """
     alphas = alphas or _PUBLISHED.get(method, "left")
     _check(method, steps, alphas, threshold)
+    if resume is not None and method != "exact":
+        raise RunError(f"resume= belongs to method='exact', which takes long, not to {method!r}.")
     if ablation is None:  # information flow ablates nothing, and needs no pairs
         ablation = "zero" if method == "information-flow" else "resample"
     setting = Setting.of(
@@ -76,14 +82,27 @@ def attribute_edges(
         units=units, positions=positions, freeze_norms=freeze_norms, batch=batch,
     )  # fmt: skip
     _check_gradient(method, setting)
-    per_prompt, full, empty = _run(setting, method, steps, alphas, threshold, progress)
     graph, how = setting.graph, setting.metric
+    provenance = Provenance.of(
+        model, setting.prompts,
+        verb="attribute", sites="edges", metric=how.name, method=method, ablation=ablation,
+        direction=direction, steps=steps if method in _PUBLISHED else None,
+        alphas=alphas if method in _PUBLISHED else None, freeze_norms=freeze_norms,
+        threshold=threshold if method == "information-flow" else None,
+        reference=None if reference is None else reference.hash,
+    )  # fmt: skip
+    if method == "exact":
+        known = None if resume is None else _known(resume, provenance, setting)
+        per_prompt, full, empty = _ablated(setting, known, progress)
+    else:
+        per_prompt, full, empty = _run(setting, method, steps, alphas, threshold, progress)
     values = per_prompt.mean(0)
     values[~graph.full] = torch.nan
     per_prompt[:, ~graph.full] = torch.nan
+    kept = len(per_prompt) == len(full) and per_prompt.numel() <= _KEPT
     return EdgeScores(
         values=values,
-        per_prompt=per_prompt if per_prompt.numel() <= _KEPT else None,
+        per_prompt=per_prompt if kept else None,
         sources=graph.sources,
         dests=graph.dests,
         positions=graph.positions,
@@ -95,27 +114,49 @@ def attribute_edges(
         full=full,
         empty=_empty(setting, method) if empty is None else empty,
         shape=graph.shape,
-        provenance=Provenance.of(
-            model, setting.prompts,
-            verb="attribute", sites="edges", metric=how.name, method=method, ablation=ablation,
-            direction=direction, steps=steps if method in _PUBLISHED else None,
-            alphas=alphas if method in _PUBLISHED else None, freeze_norms=freeze_norms,
-            threshold=threshold if method == "information-flow" else None,
-            reference=None if reference is None else reference.hash,
-        ),
-    )  # fmt: skip
+        provenance=provenance,
+    )
+
+
+def _ablated(
+    setting: Setting, known: Float[Tensor, "edge prompt"] | None, progress: bool | None
+) -> Found:
+    n = len(setting.graph.edges)
+    what = f"ablating {n} edges, one variant of the run each"
+    with Bar(total=n, what=what, show=progress) as bar:
+        return by_ablation(setting, bar.advance, known), setting.full, None
+
+
+def _known(
+    resume: EdgeScores | str | Path, provenance: Provenance, setting: Setting
+) -> Float[Tensor, "edge prompt"]:
+    """What an interrupted run has found.
+
+    Raises:
+        ResultError: it is the result of another call.
+    """
+    old = resume if isinstance(resume, EdgeScores) else EdgeScores.load(resume)
+    same_sweep(provenance, old.provenance, (), (), {"unedited": (setting.full, old.full)})
+    if old.shape != setting.graph.shape:
+        raise ResultError(
+            f"resume= is another call: its graph is {old.shape}, this one's {setting.graph.shape}. Give "
+            "the result of the same call, or leave resume out."
+        )
+    if old.per_prompt is not None:
+        return old.per_prompt.movedim(0, -1)[setting.graph.index]
+    return old.values[setting.graph.index][:, None].expand(
+        -1, len(old.full)
+    )  # means have the same mean
 
 
 def _run(
     setting: Setting, method: EdgeMethod, steps: int, alphas: Alphas, threshold: float,
     progress: bool | None,
 ) -> Found:  # fmt: skip
-    """Scores of every prompt's edges; of the unedited run; with every edge ablated, if known."""
-    if method == "exact":
-        n = len(setting.graph.edges)
-        what = f"ablating {n} edges, one variant of the run each"
-        with Bar(total=n, what=what, show=progress) as bar:
-            return by_ablation(setting, bar.advance), setting.full, None
+    """Scores of every prompt's edges (their mean alone where they are too many to be kept); of the
+    unedited run; with every edge ablated, if known."""
+    n = len(setting.prompts)
+    alone = n * setting.graph.full.numel() <= _KEPT
     groups, layers = len(tuple(groups_of(setting.graph))), setting.graph.n_layers
     passes = {
         "eap-ig": steps,
@@ -138,11 +179,14 @@ def _run(
                 own = (by_gradient(setting, rows, tokens) if method == "eap"
                        else by_flow(setting, rows, tokens, threshold))  # fmt: skip
                 bar.advance(1)
+            if not alone:
+                assert own[0] is not None
+                own = (own[0].sum(0, keepdim=True) / n, *own[1:])
             found.append(own)
     edges, full, *empty = zip(*found, strict=True)
     known = empty and empty[0][0] is not None
     return (
-        torch.cat(edges).cpu(),
+        torch.cat(edges).cpu() if alone else torch.stack(edges).sum(0).cpu(),
         torch.cat(full).cpu(),
         torch.cat(empty[0]).cpu() if known else None,
     )
@@ -150,8 +194,10 @@ def _run(
 
 def _empty(setting: Setting, method: EdgeMethod) -> Float[Tensor, " prompt"]:
     """Scores with every edge ablated: with the paired run's values, that run's own scores."""
-    if setting.ablation != "resample" or method == "exact":
+    if method == "exact":
         return setting.empty
+    if setting.ablation != "resample":
+        return torch.cat([setting.only(rows).empty for rows in setting.rows])
     prompts = setting.prompts
     other = prompts.corrupted if setting.direction == "noise" else prompts.clean
     assert other is not None  # there is a paired run
@@ -181,6 +227,11 @@ def _check_gradient(method: str, setting: Setting) -> None:
     metric = setting.metric
     if method in ("exact", "information-flow"):
         return
+    if torch.is_inference_mode_enabled():
+        raise RunError(
+            f"method={method!r} needs a gradient, and torch.inference_mode() allows none: leave that "
+            "block, or use method='exact'."
+        )
     if metric.name in _STEPS:
         raise MetricError(
             f"metric {metric.name!r} jumps as logits pass each other and is flat between: it has no "
