@@ -40,7 +40,9 @@ from interp.results import Provenance
 __all__ = ["Order", "acdc", "removal_order"]
 
 Order = Literal["latest", "earliest", "random"]
-_LARGEST: Final = 64  # variants of a batch, unless asked for more
+#: Variants of a batch, unless asked for more: a CPU runs few at once, and wasted ones cost full price.
+_LARGEST: Final = 64
+_ON_A_CPU: Final = 4
 
 
 def acdc(
@@ -93,7 +95,7 @@ def acdc(
         same_sweep(provenance, old.provenance, (), (), ends)
         search.go_on(old)
     try:
-        search.run(_LARGEST if batch == "auto" else batch, progress)
+        search.run(_at_once(setting) if batch == "auto" else batch, progress)
     except KeyboardInterrupt:
         warn(
             f"interrupted: {search.at} of {len(numbers)} edges are decided, the others are still in "
@@ -116,6 +118,14 @@ def removal_order(graph: Graph, order: Order = "latest", seed: int = 0) -> Int[T
     generator = torch.Generator().manual_seed(seed)
     shuffled = backwards[torch.randperm(len(backwards), generator=generator)]
     return shuffled[graph.index[1][shuffled].argsort(descending=True, stable=True)]
+
+
+def _at_once(setting: Any) -> int:
+    """How far to speculate."""
+    device = getattr(getattr(setting, "model", None), "device", None)
+    if device is not None and device.type == "cpu":
+        return _ON_A_CPU
+    return min(_LARGEST, getattr(setting, "variants_at_once", _LARGEST))
 
 
 def _checked(tau: float, signed: bool | None, order: str, batch: Any, metric: str) -> bool:
