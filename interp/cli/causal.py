@@ -171,6 +171,12 @@ def attribute(
     direction: DirectionName = None,
     source: SourceName = None,
     positions: Places = None,
+    ablation: Annotated[
+        str | None, typer.Option(help="Of edges: what ablated ones carry: resample or zero.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Of exact edges: a saved, interrupted result.")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Run the patches too; compare.")] = False,
     top: Top = 12,
     seed: Seed = 0,
@@ -188,6 +194,8 @@ def attribute(
         raise typer.BadParameter("--check compares with patches; for edges, use --method exact.")
     options: dict[str, Any] = {"direction": direction, "source": source, "seed": seed}
     options |= {"positions": position(positions), "metric": metric}
+    of_edges = {"ablation": ablation, "resume": resume}
+    options |= {word: value for word, value in of_edges.items() if value is not None}
     arguments = (*(asked if isinstance(asked, tuple) else (asked,)), sites)
     result = interp.attribute(loaded, *arguments, method=method, steps=steps, **options)
     found = interp.compare(interp.patch(loaded, *arguments, **options), result) if check else None

@@ -95,6 +95,19 @@ def test_attribute_prints_the_librarys_numbers(tmp_path):
     assert {"layer", "head", "exact", "estimate", "error"} == set(checked[0])
 
 
+def test_exact_edges_of_another_ablation_are_gone_on_from(tmp_path):
+    saved = tmp_path / "edges.safetensors"
+    arguments = ["attribute", "demo", "edges", "--task", "capitals", "--n", 2, "--method", "exact"]
+    arguments += ["--ablation", "zero", "--json"]
+    rows = json.loads(call(*arguments, "--save", saved).output)
+    model = interp.load("demo")
+    kept = interp.EdgeScores.load(saved)
+    assert (kept.ablation, len(rows)) == ("zero", 927)
+    assert rows == kept.to_frame().to_dict("records")
+    assert json.loads(call(*arguments, "--resume", saved).output) == rows
+    assert model.weights_hash == kept.provenance.weights_hash
+
+
 def test_lens_and_heads(tmp_path):
     rows = json.loads(call("lens", "demo", "The capital of France is", "--json").output)
     assert {"layer", "position", "top", "prob"} <= set(rows[0])

@@ -40,7 +40,7 @@ def by_ablation(
     advance(len(effects) - len(todo))
     left = len(todo)
     try:
-        for numbers in todo.split(setting.variants_at_once):
+        for numbers in todo.split(setting.variants_at_once) if left else ():
             kept = full.expand(len(numbers), *full.shape).clone()
             at: tuple[Tensor, ...] = (
                 torch.arange(len(numbers)),
