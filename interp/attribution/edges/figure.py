@@ -30,13 +30,15 @@ def edge_figure(
     unit: str,
     signed: bool,
     limit: float | None = None,
+    empty: str = "no edge",
 ) -> Figure:
     """A heat map of edges with a bar for each source, the sum of its row.
 
     Args:
-        values: in ``unit``; NaN where there is no edge.
+        values: in ``unit``; NaN where there is none.
         signed: centre the colours at zero; False runs from zero upwards.
         limit: the value of the strongest colour; None: the largest magnitude.
+        empty: what NaN means.
     """
     array = values.detach().double().cpu().numpy()
     top = largest(array, limit)
@@ -58,7 +60,7 @@ def edge_figure(
         bar.set_label(wrapped(unit, height - 1.0), fontsize=8)
         bar.ax.tick_params(labelsize=7)
         _bars(bars, np.nansum(array, axis=1), signed=signed)
-        note(figure, array, "no edge")
+        note(figure, array, empty)
     return figure
 
 

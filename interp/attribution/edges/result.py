@@ -168,6 +168,7 @@ class EdgeScores(Stored):
         Raises:
             GraphError: there is no such group.
         """
+        position = str(position)
         if position not in self.positions:
             raise GraphError(
                 f"there is no group of positions {position!r} in these scores; "
@@ -204,7 +205,7 @@ class EdgeScores(Stored):
     ) -> Figure:
         """A heat map of sources × destinations, and beside it the score of each source.
 
-        Colours are centred at zero where scores have a sign; grey is no edge.
+        Colours are centred at zero where scores have a sign; grey is no edge, or no score.
 
         Args:
             position: one group of positions; None: the sum over all of them.
@@ -219,9 +220,11 @@ class EdgeScores(Stored):
         else:
             values = self.values
         at = f" at {position}" if position else ""
+        missing = bool(self._flat.isnan().any())
         return edge_figure(
             values, self.sources, self.dests, unit=self.what, signed=self.signed, limit=limit,
             title=title or f"Edges of {self.provenance.model}{at}, {self.method}",
+            empty="no edge, or none that has a score" if missing else "no edge",
         )  # fmt: skip
 
 

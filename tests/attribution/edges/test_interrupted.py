@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from matplotlib.text import Text
 
 import interp
 from interp.errors import ResultError, RunError
@@ -49,6 +50,11 @@ def test_what_is_finished_is_kept_and_gone_on_from(interrupted, kept, monkeypatc
     assert int(flat.isnan().sum()) == 202
     assert torch.allclose(flat[:100], whole.values[whole.graph.index][:100], atol=1e-9)
     assert part.ranked()[-202:] == part.graph.edges[100:]
+    texts = [[text.get_text() for text in one.plot().findobj(Text)] for one in (part, whole)]
+    assert [any("no score" in t or "has a score" in t for t in own) for own in texts] == [
+        True,
+        False,
+    ]
     part.save(tmp_path / "part.safetensors")
     again = exact(model, prompts, resume=tmp_path / "part.safetensors")
     assert again.finished
