@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["draw"]
 
 _GREY, _INK = "#9aa5ae", "#222222"
+_ROOM = 0.09  # of the width, for one label
 
 
 def draw(found: FaithfulnessCurve, title: str | None) -> Figure:
@@ -27,12 +29,15 @@ def draw(found: FaithfulnessCurve, title: str | None) -> Figure:
             axes.plot(x, draw_, color=_GREY, linewidth=0.9, label=label)
         axes.fill_between(x, interval.low.tolist(), interval.high.tolist(), color=PALETTE[0],
                           alpha=0.15, linewidth=0)  # fmt: skip
+        whole = x[-1] == 1  # else it ends at a circuit, and its area is no benchmark's
+        areas = f", CPR {found.cpr:.3f}, CMD {found.cmd:.3f}" if whole else ""
         axes.plot(x, interval.mean.tolist(), "o-", color=PALETTE[0], markersize=4,
-                  label=f"{found.method}, CPR {found.cpr:.3f}, CMD {found.cmd:.3f}")  # fmt: skip
+                  label=found.method + areas)  # fmt: skip
         if min(x) > 0:
             axes.set_xscale("log")
+        ticks = _apart([math.log(k) for k in x] if min(x) > 0 else x)
         axes.set_xticks(
-            x, [f"{k:g}\n{n:,}" for k, n in zip(x, found.counts, strict=True)], fontsize=7
+            [x[i] for i in ticks], [f"{x[i]:.2g}\n{found.counts[i]:,}" for i in ticks], fontsize=7
         )
         axes.minorticks_off()
         axes.set_xlabel(f"share of the {found.n_edges:,} edges kept, and their number")
@@ -41,3 +46,12 @@ def draw(found: FaithfulnessCurve, title: str | None) -> Figure:
         axes.set_title(wrapped(title or own, 5.0))
         figure.legend(frameon=False, fontsize=7.5, ncols=2, loc="outside lower center")
     return figure
+
+
+def _apart(places: list[float]) -> list[int]:
+    """Those of rising places, the last among them, whose labels do not run into each other."""
+    room = _ROOM * (places[-1] - places[0])
+    out = [len(places) - 1]
+    for i in range(len(places) - 2, -1, -1):
+        out += [i] if places[out[-1]] - places[i] >= room else []
+    return out[::-1]

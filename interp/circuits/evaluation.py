@@ -57,7 +57,7 @@ def evaluate(
 
     Runs about ``2 · n_random + 2 · (completeness_sets + roles) + 50 · greedy_sets + nodes ·
     (minimality_sets + roles + 1) + edges · (edge_sets + 1) + 2 · n_chance`` sets of edges on all
-    prompts, the same set once. With all counts 0, and ``members=False``, it runs two.
+    prompts, the same set once. With all counts 0, and ``members=False``, it runs two, and two for each role.
 
     Args:
         where: a model, or a :class:`~interp.graph.setting.Setting`, which has prompts of its own.

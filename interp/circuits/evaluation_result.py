@@ -85,13 +85,17 @@ class CircuitEvaluation(Stored):
     provenance: Provenance
 
     def __repr__(self) -> str:
+        told = [f"faithfulness {self.faithfulness_interval()}"]
+        if len(drawn := self.random_faithfulness()):
+            told += [f"random connected circuits {float(drawn.mean()):.3g}, p {self.p_value():.2g}"]
+        if len(self.sets) > 1:
+            told += [f"incompleteness {self.incompleteness:.3g} {self.unit}"]
+        if self.nodes:
+            told += [f"{len(self.superfluous())} of {len(self.nodes)} nodes superfluous"]
+        prompts = f"{len(self.full)} prompt{'s' * (len(self.full) != 1)}"
         return (
             f"CircuitEvaluation({self.circuit!r}, {self.n_edges:,} of {self.n_graph:,} edges; "
-            f"faithfulness {self.faithfulness_interval()}; random connected circuits "
-            f"{float(self.random_faithfulness().mean()):.3g}, p {self.p_value():.2g}; "
-            f"incompleteness {self.incompleteness:.3g} {self.unit}; "
-            f"{len(self.superfluous())} of {len(self.nodes)} nodes superfluous; "
-            f"{len(self.full)} prompts, {self.ablation} ablation)"
+            f"{'; '.join(told)}; {prompts}, {self.ablation} ablation)"
         )
 
     # -- faithfulness ---------------------------------------------------------------------

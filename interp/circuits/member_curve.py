@@ -46,7 +46,7 @@ def member_curve(
         scores: what the edges are ranked by, by size; None: the circuit's own.
         metric, ablation: None: the circuit's own.
         reference: for mean ablation: other prompts to average over.
-        points: how many n are measured, evenly spaced; fewer where the circuit has fewer edges.
+        points: at most how many n are measured, each larger than the last by about the same factor.
         min_gap: the least gap to divide by, in the metric's unit.
 
     Returns:
@@ -75,7 +75,8 @@ def member_curve(
     graph = runs.graph
     size = lambda edge: -abs(value) if (value := ranking.of(edge)) == value else 0.0  # noqa: E731
     ranked = sorted(circuit.ordered, key=size)
-    counts = sorted({round(i * len(ranked) / (points - 1)) for i in range(points)})
+    steps = max(points - 2, 1)
+    counts = sorted({0, *(round(len(ranked) ** (i / steps)) for i in range(steps + 1))})
     values = runs([graph.mask(ranked[:n]) for n in counts])
     return FaithfulnessCurve(
         fractions=tuple(n / len(graph.edges) for n in counts), counts=tuple(counts),

@@ -23,7 +23,7 @@ from torch import Tensor
 import interp
 from interp.circuits.acquaintance import check_graph, check_prompts, unseen
 from interp.circuits.runs import Runs, setting_of
-from interp.circuits.shares import gap, share_interval
+from interp.circuits.shares import MIN_GAP, gap, share_interval
 from interp.circuits.verification import Verification
 from interp.errors import CircuitError, nearest
 from interp.results import Provenance
@@ -119,9 +119,9 @@ def verify(circuit: Any, model: Any, *, show: bool | None = None) -> Verificatio
         ) from None
     own = replace(circuit, metric=entry.get("metric", circuit.metric),
                   ablation=entry.get("ablation", circuit.ablation))  # fmt: skip
-    found, setting = _measured(own, model, recipe, entry.get("reference"), show)
+    found, setting = _measured(own, model, recipe, entry.get("reference"), show, min_gap=0.0)
     now = _numbers(found)
-    allowed = tolerance * abs(gap(found["full"], found["empty"]))
+    allowed = tolerance * abs(written["full"] - written["empty"])
     rows: list[tuple[str, float, float, float]] = [
         (name, written[name], now[name], tolerance if name == "faithfulness" else allowed)
         for name in _NAMES
@@ -150,8 +150,9 @@ _NAMES = ("full", "empty", "circuit", "faithfulness")
 
 
 def _measured(
-    circuit: Any, model: Any, recipe: Mapping[str, Any], reference: Any, show: bool | None
-) -> tuple[dict[str, Any], Any]:
+    circuit: Any, model: Any, recipe: Mapping[str, Any], reference: Any, show: bool | None,
+    min_gap: float = MIN_GAP,
+) -> tuple[dict[str, Any], Any]:  # fmt: skip
     """Scores of the model, of nothing, of the circuit, and what each member adds to it."""
     setting = setting_of(
         model, unseen(circuit, _drawn(model, recipe)), metric=circuit.metric, ablation=circuit.ablation,
@@ -160,7 +161,7 @@ def _measured(
     check_graph(circuit, model, setting.graph)
     runs = Runs(setting, what=f"measuring {circuit.name}", show=show)
     graph, mask = runs.graph, runs.graph.mask(circuit.edges)
-    gap(runs.full, runs.empty)
+    gap(runs.full, runs.empty, min_gap=min_gap)
     edges = graph.names(mask)
     kept: Float[Tensor, " prompt"] = runs([mask])[0]
     less = runs(_without(graph, mask, edges), total=len(edges)).double().mean(-1)
@@ -202,7 +203,7 @@ _NO_TASKS = ("build", "load", "save")
 
 def _numbers(found: Mapping[str, Any]) -> dict[str, float]:
     full, empty, kept = (float(found[key].double().mean()) for key in ("full", "empty", "C"))
-    share = (kept - empty) / (full - empty)
+    share = (kept - empty) / (full - empty) if full != empty else float("inf")
     return {name: _rounded(value) for name, value in
             zip(_NAMES, (full, empty, kept, share), strict=True)}  # fmt: skip
 

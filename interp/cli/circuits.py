@@ -34,6 +34,7 @@ class Task(StrEnum):
 
 
 _PIPELINES = {Task.capitals: "factual_recall"}
+_OPTIONS = {Task.induction: {"corrupt": "both"}}  # what a pipeline's prompts are drawn with
 _FAILURES = 5  # that are printed of each circuit
 _WIDE = 60  # characters of a source in a table
 _CURVE = 32  # prompts that a page's curves are measured on
@@ -48,8 +49,8 @@ def find(
     seeds: Annotated[int, typer.Option(min=1, help="Draws that it is found on.")] = 5,
     faithful: Annotated[float, typer.Option(help="Share of the metric that it must keep.")] = 0.95,
     method: Annotated[
-        str, typer.Option(help="exact, eap, eap-ig, ...: scores of edges.")
-    ] = "exact",
+        str, typer.Option(help="screened, exact, eap, eap-ig, ...: scores of edges.")
+    ] = "screened",
     seed: Seed = 0,
     device: Device = None,
     out: Annotated[
@@ -82,11 +83,15 @@ def find(
     command = f"interp circuit find {task.value} --model {model} --seeds {seeds} --seed {seed}"
     command += "" if n is None else f" --n {n}"
     command += f" --faithful {faithful:g} --method {method}"
+    options = _OPTIONS.get(task, {})
+    found_on = {**finding.circuit.prompts, **({"options": options} if options else {})}
     circuit = replace(
-        finding.circuit, name=f"{task.value}-{own.name}", source=command,
+        finding.circuit, name=f"{task.value}-{own.name.split('/')[-1]}", source=command, prompts=found_on,
         measured={**finding.circuit.measured, **_agreement(finding)},
     )  # fmt: skip
-    circuit = circuits.record(circuit, own, task=task.value, seed=seed + 1000, command=command)
+    circuit = circuits.record(
+        circuit, own, task=task.value, seed=seed + 1000, options=options, command=command
+    )
     path = out if out.suffix == ".json" else out / f"{circuit.name}.json"
     notes.print(f"circuit: {circuit.save(path)}", highlight=False)
 
@@ -199,11 +204,11 @@ def _looked_into(
             "was not found on weights at hand; --model gives a model"
         )
         return {}
-    own = load(model or circuit.model, device=device)
-    shown = draw_task(own, task, n, seed)
+    own, options = load(model or circuit.model, device=device), circuit.prompts.get("options", {})
+    shown = draw_task(own, task, n, seed, **options)
     if circuit.scores is None:
         return {"model": own, "prompts": shown}
-    measured = circuits.unseen(circuit, draw_task(own, task, _CURVE, seed + 1001))
+    measured = circuits.unseen(circuit, draw_task(own, task, _CURVE, seed + 1001, **options))
     curves = [circuits.curve(circuit.scores, own, measured, n_random=0),
               circuits.member_curve(circuit, own, measured)]  # fmt: skip
     return {"model": own, "prompts": shown, "curve": curves}
@@ -218,8 +223,8 @@ def diff(first: Name, second: Name, json: Json = False) -> None:
     a, b = circuits.Circuit.load(first), circuits.Circuit.load(second)
     both, left, right = a & b, a - b, b - a
     if json:
-        print_json({"jaccard": a.jaccard(b), "both": both.ordered, a.name: left.ordered,
-                    b.name: right.ordered})  # fmt: skip
+        print_json({"jaccard": a.jaccard(b), "both": both.ordered, f"only in {a.name}": left.ordered,
+                    f"only in {b.name}": right.ordered})  # fmt: skip
         return
     table(f"{a.name} and {b.name}: Jaccard {a.jaccard(b):.3f}", ["edges", "n"], [
         ["in both", both.size], [f"only in {a.name}", left.size], [f"only in {b.name}", right.size],

@@ -121,7 +121,7 @@ def tasks() -> tuple[str, ...]:
     return tuple(one for one in prompts.__all__ if one not in ("Prompts", "build", "load", "save"))
 
 
-def draw_task(model: Any, task: str, n: int, seed: int) -> Any:
+def draw_task(model: Any, task: str, n: int, seed: int, **options: Any) -> Any:
     """Prompts of a task.
 
     Raises:
@@ -132,7 +132,7 @@ def draw_task(model: Any, task: str, n: int, seed: int) -> Any:
 
     if task not in tasks():
         raise PromptError(f"no task is called {task!r}; nearest: {nearest(task, tasks())}.")
-    return getattr(prompts, task)(model, n, seed)
+    return getattr(prompts, task)(model, n, seed, **options)
 
 
 def asked_text(

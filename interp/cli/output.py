@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,12 +32,17 @@ FAILED, INTERRUPTED = 1, 130
 
 
 def guarded(command: F) -> F:
-    """Turn this package's errors, and the file system's, into one line and an exit code."""
+    """Turn this package's errors, and the file system's, into one line and an exit code.
+
+    Warnings become a line too, without the line of code that they come from.
+    """
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
-            return command(*args, **kwargs)
+            with warnings.catch_warnings():
+                warnings.showwarning = _warned
+                return command(*args, **kwargs)
         except (InterpError, OSError) as error:
             notes.print(f"{type(error).__name__}: ", style="bold red", end="")
             notes.print(str(error), highlight=False, soft_wrap=True)
@@ -46,6 +52,11 @@ def guarded(command: F) -> F:
             raise typer.Exit(INTERRUPTED) from None
 
     return run  # type: ignore[return-value]
+
+
+def _warned(message: Warning | str, *_: Any, **__: Any) -> None:
+    notes.print("warning: ", style="bold yellow", end="")
+    notes.print(str(message), highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

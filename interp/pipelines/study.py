@@ -20,8 +20,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp import metrics
+from interp.attribution.edges.verb import EDGE_METHODS
 from interp.circuits.circuit import Circuit
-from interp.errors import RunError
+from interp.errors import RunError, nearest
 from interp.graph import Graph, Setting
 from interp.intervals import bootstrap
 from interp.models.model import Model
@@ -55,6 +56,11 @@ class Options:
 
     def __post_init__(self) -> None:
         seeds, share = self.seeds, self.faithful
+        if self.method not in (known := ("screened", *EDGE_METHODS)):
+            raise RunError(
+                f"method={self.method!r}; expected one of {', '.join(known)}; "
+                f"nearest: {nearest(str(self.method), known)}."
+            )
         if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
             raise RunError(
                 f"seeds={seeds!r}; expected a number of draws of the prompts, such as 5."

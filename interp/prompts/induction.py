@@ -37,7 +37,7 @@ def induction(
     seed: int = 0,
     *,
     period: int = 20,
-    corrupt: Literal["answer", "cue"] = "answer",
+    corrupt: Literal["answer", "cue", "both"] = "answer",
 ) -> Prompts:
     """``n`` sequences of ``period`` random tokens, then the same again but for the last.
 
@@ -53,12 +53,13 @@ def induction(
         corrupt: which token differs in the corrupted prompt: ``"answer"`` the first B, so that
             another token is right there (the foil); ``"cue"`` the first A, so that the match
             is broken and B itself stays: what a previous-token head tells the keys of
-            induction heads. The foil then stands nowhere in the prompts.
+            induction heads. The foil then stands nowhere in the prompts. ``"both"``: neither the
+            match nor what it leads to is left.
 
     Positions: ``A1`` (the first A), ``B1`` (what followed it) and ``END`` (the second A).
     """
-    if corrupt not in ("answer", "cue"):
-        raise PromptError(f"corrupt={corrupt!r}, expected 'answer' or 'cue'.")
+    if corrupt not in ("answer", "cue", "both"):
+        raise PromptError(f"corrupt={corrupt!r}, expected 'answer', 'cue' or 'both'.")
     tokens = model.tokens
     pool = _ordinary_ids(tokens)
     if n < 1 or period < 2 or len(pool) <= period + 1:
@@ -72,9 +73,9 @@ def induction(
     once, other, another = drawn[:, :period], drawn[:, period], drawn[:, period + 1]
     clean = torch.cat([once, once[:, :-1]], dim=1)
     corrupted = clean.clone()
-    if corrupt == "answer":
+    if corrupt != "cue":
         corrupted[:, period - 1] = other
-    else:
+    if corrupt != "answer":
         corrupted[:, period - 2] = another
     start = [] if tokens.bos_id is None else [torch.full((n, 1), tokens.bos_id)]
     return build(

@@ -32,6 +32,9 @@ def test_faithfulness_is_a_ratio_of_means_and_never_clipped():
     assert one.faithfulness == pytest.approx((4 + 2) / (2 + 2))
     assert one.deviation == pytest.approx(2.0)
     assert formula.runs == 2  # the circuit and its complement
+    assert "superfluous" not in repr(one)  # nothing was asked about members, K or chance
+    assert "random" not in repr(one)
+    assert "incompleteness" not in repr(one)
     # per prompt the ratio is the same here, so the interval has no width
     assert float(one.faithfulness_interval().low) == pytest.approx(1.5)
 

@@ -48,10 +48,13 @@ def test_it_ends_at_the_circuit_and_ranks_its_members_alone(found, tmp_path):
     first = sorted(own.ordered, key=lambda edge: -abs(own.scores.of(edge)))[:2]
     two = setting.scores(setting.graph.mask(first)[None])[0]
     assert torch.allclose(curve.per_prompt[2], two)
-    assert member_curve(own, setting, points=3).counts == (0, round(own.size / 2), own.size)
+    assert member_curve(own, setting, points=3).counts == (0, 1, own.size)
     again = FaithfulnessCurve.load(curve.save(tmp_path / "curve.safetensors"))
     assert again.to_frame().equals(curve.to_frame())
-    assert curve.plot().axes
+    figure = curve.plot()
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels[-1] == f"{own.density:.2g}\n{own.size}"
+    assert "CPR" not in figure.legends[0].get_texts()[-1].get_text()
 
 
 def test_what_it_refuses(found):

@@ -6,13 +6,15 @@ import random
 from dataclasses import replace
 
 import pytest
+import torch
 
 import interp
+from interp.circuits.acquaintance import described, unseen
 from interp.circuits.circuit import Circuit
 from interp.circuits.verification import Verification
-from interp.circuits.verify import KEY, record, verify
+from interp.circuits.verify import KEY, record, recorded, verify
 from interp.errors import CircuitError
-from interp.graph import Graph
+from interp.graph import Graph, Setting
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +82,31 @@ def test_another_model_fails_and_says_so(model, shipped):
     assert "weights are not those" in found.failures[0]
 
 
+def test_a_model_that_does_not_do_the_task_fails_and_does_not_raise(model, shipped, monkeypatch):
+    same = interp.load("demo", check=False)
+    real = Setting.scores
+    monkeypatch.setattr(Setting, "scores", lambda *a, **k: real(*a, **k) * 0)
+    monkeypatch.setattr(Setting, "full", torch.zeros(8))
+    found = verify(shipped, same)
+    assert not found.ok
+    assert any(line.startswith("faithfulness: recorded") for line in found.failures)
+
+
+def test_prompts_it_was_found_on_are_left_out_of_the_record(model, shipped, tmp_path):
+    drawn = interp.prompts.capitals(model, 8, 7)
+    seen = drawn.subset([0, 3, 5])
+    own = replace(shipped, prompts=described(seen), measured={})
+    again = record(own, model, task="capitals", n=8, seed=7)
+    entry = again.measured[KEY]
+    assert entry["prompts"]["left_out"] == 3
+    assert entry["prompts"]["hash"] == drawn.subset([1, 2, 4, 6, 7]).hash
+    assert entry["full"] != shipped.measured[KEY]["full"]
+    assert verify(Circuit.load(again.save(tmp_path / "a.json")), model).ok
+    assert unseen(own, seen) is seen  # nothing would be left
+    with pytest.warns(UserWarning, match="8 of these 8 prompts are among those"):
+        record(replace(own, prompts=described(drawn)), model, task="capitals", n=8, seed=7)
+
+
 def test_other_prompts_than_recorded_fail(model, shipped):
     entry = shipped.measured[KEY]
     forged = {KEY: {**entry, "prompts": {**entry["prompts"], "seed": 8}}}
@@ -87,6 +114,8 @@ def test_other_prompts_than_recorded_fail(model, shipped):
 
 
 def test_what_it_refuses(model, shipped):
+    assert recorded(shipped)
+    assert not recorded(replace(shipped, measured={}))
     with pytest.raises(CircuitError, match="has no record to verify"):
         verify(replace(shipped, measured={}), model)
     entry = dict(shipped.measured[KEY])

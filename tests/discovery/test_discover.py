@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import interp
+from interp.circuits.acquaintance import row_hashes
 from interp.circuits.circuit import Circuit
 from interp.discovery.discover import discover
 from interp.discovery.methods import METHODS
@@ -113,6 +114,7 @@ def test_the_circuit_says_where_it_comes_from(tmp_path):
     assert circuit.ablation == "resample"
     assert dict(circuit.method) == {"verb": "discover", "method": "acdc", "tau": 0.02}
     assert circuit.prompts["hash"] == case.prompts().hash
+    assert tuple(circuit.prompts["rows"]) == row_hashes(case.prompts())
     assert circuit.prompts["n"] == len(case.clean)
     assert circuit.weights_hash == case.model(check="none").weights_hash
     assert circuit.source == (

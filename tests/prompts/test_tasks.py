@@ -112,6 +112,19 @@ def test_induction_answers_with_what_followed(model):
     assert all(len(set(row[1:7])) == 6 for row in ids.tolist())
 
 
+def test_induction_corrupts_what_follows_the_cue_or_both(model):
+    answer, cue, both = (
+        prompts.induction(model, n=5, period=6, seed=3, corrupt=one)
+        for one in ("answer", "cue", "both")
+    )
+    changed = [made.corrupted.ids != made.clean.ids for made in (answer, cue, both)]
+    assert torch.equal(changed[0] | changed[1], changed[2])
+    one_by_one = torch.where(changed[0], answer.corrupted.ids, cue.corrupted.ids)
+    assert torch.equal(both.corrupted.ids, one_by_one)
+    with pytest.raises(PromptError, match="corrupt='none', expected 'answer', 'cue' or 'both'"):
+        prompts.induction(model, corrupt="none")
+
+
 def test_induction_needs_no_tokenizer_and_draws_no_special_token(model):
     bare = SimpleNamespace(tokens=Tokenization(None, n_vocab=50))
     assert prompts.induction(bare, n=2, period=4).clean.ids.shape == (2, 7)

@@ -45,12 +45,7 @@ _ELHAGE: Final = "Elhage et al. 2021"
 
 def prompts(model: Model, n: int, seed: int, *, period: int = 20) -> Prompts:
     """Induction prompts; in the corrupted twin A and B are both other tokens."""
-    answer = draw(model, n, seed, period=period, corrupt="answer")
-    cue = draw(model, n, seed, period=period, corrupt="cue")
-    assert answer.corrupted is not None  # they come in pairs
-    assert cue.corrupted is not None
-    changed = answer.corrupted.ids != answer.clean.ids
-    return _again(model, answer, torch.where(changed, answer.corrupted.ids, cue.corrupted.ids))
+    return draw(model, n, seed, period=period, corrupt="both")
 
 
 def _cue_alone(model: Model, pairs: Prompts) -> Prompts:
@@ -59,15 +54,11 @@ def _cue_alone(model: Model, pairs: Prompts) -> Prompts:
     ids, rows = pairs.corrupted.ids.clone(), torch.arange(len(pairs))
     column = pairs.columns("B1")
     ids[rows, column] = pairs.clean.ids[rows, column]
-    return _again(model, pairs, ids)
-
-
-def _again(model: Model, pairs: Prompts, corrupted: torch.Tensor) -> Prompts:
     places = {name: where.tolist() for name, where in pairs.positions.items() if name != "END"}
     assert pairs.answers is not None  # of this task
     assert pairs.foils is not None
     return build(
-        model.tokens, pairs.clean.ids, corrupted, answers=pairs.answers, foils=pairs.foils,
+        model.tokens, pairs.clean.ids, ids, answers=pairs.answers, foils=pairs.foils,
         positions=places, name=pairs.name, seed=pairs.seed,
     )  # fmt: skip
 
