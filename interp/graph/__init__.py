@@ -1,7 +1,8 @@
 """Graphs: a model as nodes that write to the residual stream and read it, and runs of parts of it.
 
 :mod:`names` reads the names of nodes and edges, and :mod:`graph` is the graph of a model.
-:class:`Setting` runs it with edges ablated: :mod:`parts` is how single nodes write and read,
+:class:`Setting` runs it with edges ablated: :mod:`layout` is how prompts stand in it, :mod:`parts` how
+single nodes write and read, :mod:`units` how neurons and features do,
 :mod:`contributions` what they wrote in a run, :mod:`ablations` what ablated edges carry;
 :mod:`slab` keeps the run that is edited, :mod:`stack` the edits of many variants, :mod:`ablate`
 runs them, and :mod:`proof` shows beforehand that the model is the sum the graph says it is.

@@ -19,11 +19,11 @@ from torch import Tensor
 from interp import metrics
 from interp.engine.probe import why_not
 from interp.engine.readout import Readout
-from interp.engine.work import tokens_that_fit
 from interp.errors import BudgetError, GraphError
 from interp.graph.ablate import first_block, logits_of
 from interp.graph.ablations import Ablated, Ablation, ablated_values, check_ablation
 from interp.graph.graph import Graph
+from interp.graph.layout import position_groups, prompts_together, weights_now
 from interp.graph.parts import Parts
 from interp.graph.proof import prove
 from interp.graph.slab import Slab, run_slab
@@ -130,7 +130,7 @@ class Setting:
         tokens, other = sides if direction == "noise" else sides[::-1]
         assert tokens is not None  # check_ablation has seen to it
         values = ablated_values(graph, parts, prompts, other, ablation, reference)
-        rows = _rows(graph, model, tokens, batch)
+        rows = prompts_together(graph, model, tokens, batch)
         return cls(model, prompts, graph, parts, how, ablation, direction, values, rows,
                    why_not(model.anatomy))  # fmt: skip
 
@@ -170,7 +170,7 @@ class Setting:
     @cached_property
     def groups(self) -> Int[Tensor, "prompt pos"] | None:
         """The group of positions of each column, where the graph has such."""
-        return _groups(self.graph, self.prompts)
+        return position_groups(self.graph, self.prompts)
 
     def only(self, rows: slice) -> Setting:
         """Some of the prompts, which run together, as a setting of their own."""
@@ -198,11 +198,17 @@ class Setting:
                 f"prompts of {self.tokens.ids.shape[1]} tokens, {as_text(needed)}, and {as_text(free)} are "
                 "free: give fewer prompts at a time (prompts.subset), or attribute by gradients."
             )
+        _ = self._weights  # as they are now
         return tuple(
             run_slab(self.graph, self.parts, self.tokens, rows, self.ablated, start=self.start,
                      groups=self.groups, whole=self._whole, replays=self.reason is None)
             for rows in self.rows
         )  # fmt: skip
+
+    @cached_property
+    def _weights(self) -> tuple[tuple[int, int], ...]:
+        """The weights that the slabs were run with, by place and number of writes."""
+        return weights_now(self.model)
 
     @property
     def _kept(self) -> int:
@@ -254,9 +260,15 @@ class Setting:
             Scores in the metric's unit, a row for each variant, on the CPU.
 
         Raises:
-            GraphError: ``kept`` has another shape than the graph's masks.
+            GraphError: ``kept`` has another shape than the graph's masks, or weights were written since
+                the first run.
         """
         removed = self._removed(kept)
+        if self._weights != weights_now(self.model):
+            raise GraphError(
+                f"weights of {self.model.name} were written after this setting had run: it would mix both. "
+                "Make another with Setting.of."
+            )
         out: list[Tensor | None] = [None] * len(removed)
         with frozen(self.model.hf):
             for chosen, first in self._parts(removed, grad=grad):
@@ -308,39 +320,3 @@ class Setting:
 #: Tokens of all variants that pass a block together: on a CPU, what its caches hold.
 _TOGETHER: Final = {"cpu": 2048}
 _TOGETHER_ELSEWHERE: Final = 65536
-
-
-def _rows(graph: Graph, model: Model, tokens: TokenBatch, batch: Any) -> tuple[slice, ...]:
-    """Prompts that run together."""
-    n, width = len(tokens), tokens.ids.shape[1]
-    if batch == "auto":
-        per_row = 8 * len(graph.sources) * width * model.d_model
-        step = min(
-            max(1, tokens_that_fit(model.anatomy, width) // width),
-            max(1, available(model.device) // (8 * per_row)),
-        )
-    else:
-        step = batch
-    if not isinstance(step, int) or step < 1:
-        raise GraphError(f"batch={batch!r}: expected a number of prompts, or 'auto'.")
-    return tuple(slice(low, min(low + step, n)) for low in range(0, n, step))
-
-
-def _groups(graph: Graph, prompts: Prompts) -> Int[Tensor, "prompt pos"] | None:
-    """The group of positions of each column: that of the name which stands there, or "other"."""
-    if not graph.positions:
-        return None
-    groups = torch.full_like(prompts.clean.ids, len(graph.positions) - 1)
-    rows = torch.arange(len(prompts), device=groups.device)
-    for number, name in enumerate(graph.positions[:-1]):
-        given = name in prompts.positions or not name.lstrip("-").isdigit()
-        columns = prompts.columns(name if given else int(name)).to(groups.device)
-        taken = groups[rows, columns]
-        if bool((taken < len(graph.positions) - 1).any()):
-            row = int((taken < len(graph.positions) - 1).nonzero()[0])
-            raise GraphError(
-                f"positions {graph.positions[int(taken[row])]!r} and {name!r} are one column in prompt "
-                f"{row}: an edge there would have two names. Leave one of them out, or the prompt."
-            )
-        groups[rows, columns] = number
-    return groups

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from interp.errors import GraphError
 from interp.graph.names import Node
-from interp.taps.anatomy import Anatomy
-from interp.taps.splices import Splice
 
 if TYPE_CHECKING:
     from interp.graph.graph import Graph
     from interp.graph.stack import Stack
+    from interp.taps.anatomy import Anatomy
     from interp.taps.points import Key
+    from interp.taps.splices import Splice
 
 __all__ = ["Units", "check_dictionaries", "check_units", "transcoder_at", "units_at"]
 

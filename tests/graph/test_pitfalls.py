@@ -109,6 +109,17 @@ def test_what_does_not_fit_is_told_before_it_runs(monkeypatch):
         _ = own.full
 
 
+def test_a_run_of_other_weights_is_not_gone_on_from():
+    model = interp.load(tiny.build("gpt2"), check=False)
+    own = Setting.of(model, pairs(model))
+    before = own.full
+    with torch.no_grad():
+        model.hf.transformer.h[1].mlp.c_fc.weight.mul_(2)
+    with pytest.raises(GraphError, match="were written after this setting had run"):
+        own.scores(own.graph.full[None])
+    assert not torch.equal(Setting.of(model, own.prompts).full, before)
+
+
 @pytest.mark.parametrize("ablation", ["resample", "zero", "mean"])
 def test_some_of_the_prompts_are_a_setting_of_their_own(ablation):
     model = loaded()
