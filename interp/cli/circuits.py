@@ -1,21 +1,23 @@
-"""The commands around circuits: find one, measure it again, look at it, compare two."""
+"""The commands around circuits: find one, evaluate it, measure it again, look at it, compare two."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from interp.cli.options import Device, Json, Plot, Seed, draw, draw_task, load, tasks
+from interp.cli.options import Count, Device, Json, Plot, Save, Seed, draw, draw_task, load, tasks
 from interp.cli.output import FAILED, console, frame_table, guarded, notes, print_json, table
 from interp.errors import InterpError
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Circuits: find, verify, draw, show and diff them.")
+app = typer.Typer(
+    no_args_is_help=True, help="Circuits: find, evaluate, verify, draw, show and diff them."
+)
 
 Name = Annotated[str, typer.Argument(help="A circuit's file, or the name of a shipped one.")]
 Owner = Annotated[
@@ -153,6 +155,45 @@ def _verified(
     result = circuits.verify(circuit, models.get(owner))
     verdict = f"{len(result.names)} numbers as recorded" if result.ok else "FAILED"
     return verdict, list(result.failures)
+
+
+@app.command()
+@guarded
+def evaluate(
+    name: Name,
+    model: Owner = None,
+    task: Task | None = None,
+    n: Count = 32,
+    ablation: Annotated[
+        Literal["resample", "zero"] | None, typer.Option(help="None: the circuit's own.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the prompts and of all random sets.")] = 2000,
+    device: Device = None,
+    save: Save = None,
+    plot: Plot = None,
+    json: Json = False,
+) -> None:
+    """How faithful, complete and minimal a circuit is, on prompts it was not found on."""
+    from interp import circuits
+
+    circuit = circuits.Circuit.load(name)
+    behaviour = circuit.prompts.get("task") if task is None else task.value
+    if behaviour not in tasks():
+        raise typer.BadParameter(f"{circuit.name} names no task to draw prompts of: give --task.")
+    options = circuit.prompts.get("options", {}) if task is None else _OPTIONS.get(task, {})
+    own = load(model or circuit.model, device=device)
+    pairs = draw_task(own, behaviour, n, seed, **options)
+    result = circuit.evaluate(own, circuits.unseen(circuit, pairs), ablation=ablation, seed=seed)
+    if save is not None:
+        result.save(save)
+    if json:
+        print_json(result.to_frame().to_dict("records"))
+    else:
+        console.print(repr(result), highlight=False)
+        frame_table("measures", result.to_frame())
+        columns = ["member", "minimality", "share", "effect", "set", "needed"]
+        frame_table("what each node is needed for", result.minimality_frame()[columns])
+    draw(result, plot)
 
 
 @app.command()

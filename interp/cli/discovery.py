@@ -64,6 +64,8 @@ def discover(
     """Find the edges that carry a behaviour, by one method, on half of the prompts; evaluate on the rest."""
     import interp
 
+    if save is not None and save.with_suffix(".safetensors") == record:
+        raise typer.BadParameter(f"--record {record} is where --save {save} puts the scores.")
     own = load(model, seed, device=device)
     given = asked_prompts(own, clean, corrupted, task, prompts, n, seed)
     pairs = own.prompts(*given) if isinstance(given, tuple) else given

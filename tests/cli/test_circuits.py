@@ -27,7 +27,7 @@ def call(*arguments, code=0):
 
 
 def flat(text):
-    return " ".join(text.split())
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -170,6 +170,21 @@ def test_draw_writes_a_picture_or_a_page(made, tmp_path):
     assert "<!doctype html>" in (tmp_path / "b.html").read_text()
 
 
+def test_evaluate_prints_the_librarys_numbers(made, tmp_path):
+    path, _ = made
+    arguments = ["circuit", "evaluate", path, "--n", 4, "--seed", 3]
+    saved, figure = tmp_path / "a.safetensors", tmp_path / "figure"
+    rows = json.loads(call(*arguments, "--json", "--save", saved, "--plot", figure).stdout)
+    model, own = interp.load("demo"), Circuit.load(path)
+    held_out = circuits.unseen(own, interp.prompts.greater_than(model, 4, 3))
+    expected = own.evaluate(model, held_out, seed=3)
+    assert [row["value"] for row in rows] == expected.to_frame()["value"].tolist()
+    assert interp.CircuitEvaluation.load(saved).faithfulness == expected.faithfulness
+    assert figure.with_suffix(".png").exists()
+    bare = replace(own, prompts={}, scores=None).save(tmp_path / "bare.json")
+    assert "give --task" in flat(call("circuit", "evaluate", bare, code=2).stderr)
+
+
 def test_diff(made, tmp_path):
     path, _ = made
     own = Circuit.load(path)
@@ -200,12 +215,14 @@ def test_diff(made, tmp_path):
     (["discover", "demo", "--task", "ioi", "--n", "4", "--method", "eap"], "how many to keep", 1),
     (["discover", "demo", "--task", "ioi", "--n", "4", "--tau", "1", "--method", "eap",
       "--edges", "9"], "tau", 1),
+    (["discover", "demo", "--task", "ioi", "--save", "a.json", "--record", "a.safetensors"],
+     "--record a.safetensors is where --save a.json puts the scores", 2),
     (["stability", "demo", "--task", "capitols", "--n", "4"], "'capitals'", 1),
     (["stability", "demo", "--seeds", "1"], "greater than or equal to 2", 2),
 ])  # fmt: skip
 def test_errors_are_one_line_with_an_exit_code(arguments, message, code):
     result = call(*arguments, code=code)
-    assert message in flat(re.sub(r"[│╭╮╰╯─]", " ", result.output))
+    assert message in flat(result.output)
     assert "Traceback" not in result.output
 
 
