@@ -40,7 +40,7 @@ def check_ablation(ablation: str, prompts: Prompts, reference: Prompts | None) -
             "ablation='resample' puts in the corrupted run's values, and these prompts have no "
             "corrupted side: use model.prompts(clean, corrupted), or ablation='zero' or 'mean'."
         )
-    if ablation == "mean" and reference is None:
+    if ablation == "mean" and not isinstance(reference, Prompts):
         raise GraphError(
             "ablation='mean' needs reference=Prompts to average over: other prompts of the same "
             "kind, not those that are measured. prompts.split(0.5) makes two such parts."

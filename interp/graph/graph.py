@@ -86,7 +86,7 @@ class Graph:
         named = tuple(dict.fromkeys(map(str, _several(positions))))
         graph = cls(
             anatomy.n_layers, anatomy.n_heads, anatomy.parallel,
-            "pos_embed" not in anatomy.refused, mlps, tuple(_several(units)),
+            "pos_embed" not in anatomy.refused, mlps, tuple(map(str, _several(units))),
             (*(name for name in named if name != "other"), "other") if named else (),
         )  # fmt: skip
         check_units(graph, anatomy)

@@ -259,6 +259,8 @@ def test_means_go_by_position_and_template():
     [
         ({"ablation": "knockout"}, "expected 'resample'"),
         ({"ablation": "mean"}, "needs reference="),
+        ({"ablation": "mean", "reference": "others"}, "needs reference="),
+        ({"units": 3}, "'3' is not a node"),
         ({"direction": "denoise", "ablation": "zero"}, "with ablation='resample'"),
         ({"direction": "sideways"}, "expected 'noise', or 'denoise'"),
         ({"units": ("m9.n1",)}, "no neuron or feature"),

@@ -11,6 +11,9 @@ summed over positions and the stream's dimensions: metric(edge ablated) - metric
   sum is 1/m, …, 1, and ``"midpoint"`` (1/2m, 3/2m, …) has the smallest error for a given number of
   steps.
 
+Where dictionaries stand with error nodes, errors are constants of the gradient (Marks et al. 2024,
+arXiv:2403.19647), while exact ablation lets them change: there the estimate is another quantity.
+
 Every edge out of a node is a term of what the node's output does, so a node's scores sum to the
 node's own attribution.
 """

@@ -209,7 +209,7 @@ def _empty(setting: Setting, method: EdgeMethod) -> Float[Tensor, " prompt"]:
 def _check(method: str, steps: int, alphas: str, threshold: float) -> None:
     if method not in EDGE_METHODS:
         raise RunError(f"method={method!r}; for edges, expected one of {', '.join(EDGE_METHODS)}.")
-    if steps < 1:
+    if not isinstance(steps, int) or steps < 1:
         raise RunError(f"steps={steps}: expected at least 1; 5 is usual for method='eap-ig'.")
     if alphas not in ALPHAS:
         raise RunError(f"alphas={alphas!r}; expected one of {', '.join(ALPHAS)}.")

@@ -130,6 +130,7 @@ def test_denoising_has_signs_of_its_own():
         ({"method": "acdc"}, RunError, "for edges, expected one of"),
         ({"method": "gradient"}, RunError, "for edges, expected one of"),
         ({"steps": 0}, RunError, "expected at least 1"),
+        ({"steps": 2.5}, RunError, "expected at least 1"),
         ({"alphas": "centre"}, RunError, "expected one of left"),
         ({"source": "zero"}, RunError, "ablation="),
         ({"tau": 0.1}, RunError, "tau: not an option"),
