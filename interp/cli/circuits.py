@@ -38,7 +38,7 @@ class Task(StrEnum):
 _PIPELINES = {Task.capitals: "factual_recall"}
 _OPTIONS = {Task.induction: {"corrupt": "both"}}  # what a pipeline's prompts are drawn with
 _FAILURES = 5  # that are printed of each circuit
-_WIDE = 60  # characters of a source in a table
+_WIDE = 40  # characters of a source in a table
 _CURVE = 32  # prompts that a page's curves are measured on
 
 
@@ -284,16 +284,18 @@ def list_circuits(json: Json = False) -> None:
     rows: list[dict[str, Any]] = []
     for name in circuits.shipped():
         one = circuits.Circuit.load(name)
+        record = one.measured["evaluation"] if circuits.recorded(one) else {}
         rows.append({"circuit": one.name, "model": one.model, "edges": one.size,
-                     "share": one.density, "roles": len(one.roles),
-                     "recorded": circuits.recorded(one), "from": one.source})  # fmt: skip
+                     "share": one.density, "faithfulness": record.get("faithfulness"),
+                     "roles": len(one.roles), "from": one.source})  # fmt: skip
     if json:
         print_json(rows)
         return
     for row in rows:
+        known = row["faithfulness"] is not None
         row |= {"share": f"{100 * row['share']:.2g}%", "from": _cut(row["from"]),
-                "recorded": "yes" if row["recorded"] else "no"}  # fmt: skip
-    names = ["circuit", "model", "edges", "share", "nodes with a role", "recorded", "from"]
+                "faithfulness": f"{row['faithfulness']:.3f}" if known else "not measured"}  # fmt: skip
+    names = ["circuit", "model", "edges", "share", "faithfulness", "roles", "from"]
     table("shipped circuits", names, [list(row.values()) for row in rows])
 
 
