@@ -55,6 +55,7 @@ _PUBLIC = {
     "features": "interp.inspection.verb",
     "discover": "interp.discovery.discover",
     "stability": "interp.discovery.stability",
+    "study": "interp.notebooks.study",
     # nouns
     "Model": "interp.models.model",
     "Site": "interp.sites",
@@ -94,6 +95,8 @@ _PUBLIC = {
     "CircuitEvaluation": "interp.circuits",
     "FaithfulnessCurve": "interp.circuits",
     "StabilityResult": "interp.discovery.stability_result",
+    "Study": "interp.notebooks.study",
+    "Claim": "interp.notebooks.claim",
     # edits
     "Replace": "interp.runs.edits",
     "Add": "interp.runs.edits",
@@ -106,7 +109,7 @@ _PUBLIC = {
 #: Public modules.
 _MODULES = (
     "prompts", "metrics", "errors", "figures", "weight_lenses", "editing", "geometry", "views",
-    "corpora", "surveys", "circuits", "pipelines",
+    "corpora", "surveys", "circuits", "pipelines", "toys", "notebooks",
 )  # fmt: skip
 
 __all__ = [*_PUBLIC, *_MODULES, "__version__"]
@@ -119,9 +122,11 @@ if TYPE_CHECKING:
     from interp import figures as figures
     from interp import geometry as geometry
     from interp import metrics as metrics
+    from interp import notebooks as notebooks
     from interp import pipelines as pipelines
     from interp import prompts as prompts
     from interp import surveys as surveys
+    from interp import toys as toys
     from interp import views as views
     from interp import weight_lenses as weight_lenses
     from interp.attribution.comparison import Comparison as Comparison
@@ -160,6 +165,9 @@ if TYPE_CHECKING:
     from interp.lenses.tuned_lens import TunedLens as TunedLens
     from interp.models.load import load as load
     from interp.models.model import Model as Model
+    from interp.notebooks.claim import Claim as Claim
+    from interp.notebooks.study import Study as Study
+    from interp.notebooks.study import study as study
     from interp.overview.result import ScanResult as ScanResult
     from interp.overview.verb import scan as scan
     from interp.patching.result import PatchResult as PatchResult

@@ -15,6 +15,8 @@
     │   └── GapError          clean and corrupted scores too close to normalise by
     ├── GraphError        no such node or edge, or a graph that this model cannot have
     ├── CircuitError      a circuit that does not fit, or a damaged circuit file
+    ├── ToyError          a toy model, task or training run that cannot be as asked
+    ├── NotebookError     a notebook, claim or claims file that does not fit together
     └── ResultError       a result file that cannot be read or written
 
 Each message says what was given, what was expected and what to try. Catch
@@ -40,11 +42,13 @@ __all__ = [
     "InterpError",
     "MetricError",
     "ModelError",
+    "NotebookError",
     "PromptError",
     "ResultError",
     "RunError",
     "SiteError",
     "StoreError",
+    "ToyError",
     "TrainingError",
     "nearest",
     "warn",
@@ -109,6 +113,14 @@ class MetricError(InterpError):
 
 class GapError(MetricError):
     """Clean and corrupted scores are too close to normalise by their gap."""
+
+
+class ToyError(InterpError):
+    """A toy model, task or training run that cannot be as asked."""
+
+
+class NotebookError(InterpError):
+    """A notebook, claim or claims file that does not fit together."""
 
 
 class ResultError(InterpError):

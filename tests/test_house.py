@@ -24,12 +24,12 @@ FLOORS = {
     "errors": 0,
     "paths": 1, "progress": 1, "intervals": 1, "scores": 1, "sites": 1, "token_batch": 1,
     "metrics": 2, "figures": 2, "views": 2, "geometry": 2, "tokens": 2, "results": 2, "taps": 2,
-    "prompts": 3,
+    "prompts": 3, "notebooks": 3,
     "runs": 4, "corpora": 4,
     "engine": 5, "store": 5, "dictionaries": 5,
     "models": 6,
     "patching": 7, "lenses": 7, "direct": 7, "weight_lenses": 7, "probing": 7, "harvesting": 7,
-    "graph": 8,
+    "graph": 8, "toys": 8,
     "attribution": 9, "tracing": 9, "steering": 9, "surveys": 9, "training": 9,
     "circuits": 10, "overview": 10, "editing": 10, "evaluation": 10, "inspection": 10,
     "discovery": 11,
@@ -53,11 +53,12 @@ PUBLIC = {
     "Dictionary", "DictionarySpec", "TrainConfig", "TrainingRecord", "Evaluation", "Features",
     "Graph", "Setting", "EdgeScores", "Circuit", "CircuitEvaluation", "FaithfulnessCurve",
     "StabilityResult",
+    "study", "Study", "Claim",
     # edits
     "Replace", "Add", "AddFrom", "Scale", "Zero", "Noise", "ProjectOut",
     # modules
     "prompts", "metrics", "errors", "figures", "weight_lenses", "editing", "geometry", "views",
-    "corpora", "surveys", "circuits", "pipelines", "__version__",
+    "corpora", "surveys", "circuits", "pipelines", "toys", "notebooks", "__version__",
 }  # fmt: skip
 
 

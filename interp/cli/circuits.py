@@ -138,7 +138,7 @@ def verify(
             for failure in row["failures"][:_FAILURES]:
                 notes.print(f"{row['circuit']}: {failure}", highlight=False, soft_wrap=True)
             if more := len(row["failures"][_FAILURES:]):
-                notes.print(f"{row['circuit']}: and {more} more", highlight=False)
+                notes.print(f"{row['circuit']}: and {more} more", highlight=False, soft_wrap=True)
     if any(row["failures"] for row in rows):
         raise typer.Exit(FAILED)
 
