@@ -39,6 +39,7 @@ _PIPELINES = {Task.capitals: "factual_recall"}
 _OPTIONS = {Task.induction: {"corrupt": "both"}}  # what a pipeline's prompts are drawn with
 _FAILURES = 5  # that are printed of each circuit
 _WIDE = 40  # characters of a source in a table
+_RECORDED = 32  # prompts that verify measures again
 _CURVE = 32  # prompts that a page's curves are measured on
 
 
@@ -92,8 +93,9 @@ def find(
         measured={**finding.circuit.measured, **_agreement(finding)},
     )  # fmt: skip
     circuit = circuits.record(
-        circuit, own, task=task.value, seed=seed + 1000, options=options, command=command
-    )
+        circuit, own, task=task.value, n=_RECORDED, seed=seed + 1000, options=options,
+        command=command,
+    )  # fmt: skip
     path = out if out.suffix == ".json" else out / f"{circuit.name}.json"
     notes.print(f"circuit: {circuit.save(path)}", highlight=False)
 

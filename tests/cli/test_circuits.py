@@ -98,7 +98,7 @@ def test_induction_is_recorded_on_prompts_corrupted_as_those_it_was_found_on(mon
     own = Circuit.load(tmp_path / "a.json")
     assert own.prompts["options"] == {"corrupt": "both"}
     entry = own.measured["evaluation"]
-    assert entry["prompts"]["hash"] == induction.prompts(model, 6, 1000).hash
+    assert entry["prompts"]["hash"] == induction.prompts(model, 32, 1000).hash
     assert own.measured["stability"] == 0.5
     assert circuits.verify(own, model).ok
 

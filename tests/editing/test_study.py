@@ -174,6 +174,7 @@ def test_errors(demo, cases, keys, tracing):
         regressions(torch.ones(9, 2), torch.rand(9, 2))
 
 
+@pytest.mark.slow
 def test_romes_edit_rewrites_reaches_paraphrases_and_spares_neighbours(demo, keys):
     """The paper's numbers, at the layer that holds the facts, over eight of them."""
     cases = editing.capital_cases(demo, 8, seed=0)

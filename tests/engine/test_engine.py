@@ -13,6 +13,18 @@ from tests import tiny
 from tests.engine.cases import assert_equal, pairs
 
 FAMILIES = (*tiny.REGISTRY, *tiny.OWN_ATTENTION)
+#: One of each kind: learned, rotary and ALiBi positions, windows, norms behind, parallel and fused blocks.
+DISTINCT = {
+    "gpt2",
+    "gpt_neox",
+    "llama",
+    "gemma2",
+    "gemma3_text",
+    "falcon",
+    "bloom",
+    "gpt_neo",
+    "opt",
+}
 
 
 def loaded(family):
@@ -50,7 +62,10 @@ def test_every_site_of_every_family(family):
             assert_equal(model, prompts, site, positions=[1, 4, -1])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [name if name in DISTINCT else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],
+)
 def test_prompts_of_unequal_length(family):
     model = loaded(family)
     left, right = pairs(model, "left"), pairs(model, "right")

@@ -97,6 +97,7 @@ def test_a_rank_that_dies_leaves_a_store_that_resumes(alone, tmp_path):
     assert contents(out) == contents(alone)
 
 
+@pytest.mark.slow
 def test_the_other_ranks_stop_when_the_lead_is_refused(alone, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     done = harvest(tmp_path, ranks=2)

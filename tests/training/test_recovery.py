@@ -16,6 +16,14 @@ ACTIVATIONS = {
     "gated": {"sparsity": 2.0},
     "jumprelu": {"sparsity": 1.0},
 }
+#: Each kind and each activation once in the default tests; every pair in the longer ones.
+PAIRS = [
+    (kind, activation)
+    if kind == "transcoder" or activation == "topk"
+    else pytest.param(kind, activation, marks=pytest.mark.slow)
+    for kind in KINDS
+    for activation in ACTIVATIONS
+]
 FEATURES, WIDTH, BATCH, STEPS = 48, 40, 256, 300
 
 
@@ -26,8 +34,7 @@ def planted():
     return [(data, [data.rows(BATCH, step) for step in range(STEPS)]) for data in both]
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "activation"), PAIRS)
 def test_every_kind_and_activation_finds_planted_features(planted, kind, activation):
     skip = kind == "skip_transcoder"
     data, batches = planted[skip]
