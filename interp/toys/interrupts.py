@@ -1,0 +1,31 @@
+"""Ctrl-C between steps: noted while a step runs, so that none is left half done."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["interrupts"]
+
+
+@contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """A list that is no longer empty after Ctrl-C; a second Ctrl-C is raised at once."""
+    seen: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield seen  # only the main thread is told of signals
+        return
+
+    def note(number: int, frame: Any) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
