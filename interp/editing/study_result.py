@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -86,6 +86,20 @@ class LocalizationStudy(Stored):
             for _ in range(n)
         ]
         return {name: sum(run[name] for run in runs) / n for name in DESIGNS}
+
+    def shuffled_layers(self, *, seed: int = 0) -> LocalizationStudy:
+        """The same cells, scores and tracing fraction together, dealt out anew to facts and layers.
+
+        The null of "the layer explains it": here the layer explains next to nothing, and tracing adds
+        what it explains by itself.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(self.trace.numel(), generator=generator)
+        dealt = {
+            name: getattr(self, name).flatten()[order].view_as(self.trace)
+            for name in ("trace", *SCORES)
+        }
+        return replace(self, **dealt)
 
     def by_layer(self, score: str = "rewrite") -> Interval:
         """Mean over facts of a score (or of ``"trace"``) in each layer, with its interval."""

@@ -68,6 +68,18 @@ def test_a_model_where_tracing_does_tell_where_to_edit_would_show_it():
     assert silent.edited_but_not_traced() == [1]
 
 
+def test_dealt_out_anew_the_layer_explains_nothing_and_tracing_what_it_did_alone():
+    trace = torch.rand(40, 3, generator=generator()) + torch.tensor([1.0, 0.0, 0.0])
+    study = planted(trace + 0.1 * torch.randn(40, 3, generator=generator()), trace)
+    dealt = study.shuffled_layers(seed=1)
+    assert dealt.r2()["trace"] == pytest.approx(study.r2()["trace"])  # pairs stay together
+    assert dealt.r2()["layer"] < 0.1 < 0.5 < study.r2()["layer"]
+    assert dealt.delta_r2() > 0.8 > 0.5 > study.delta_r2()
+    assert torch.equal(dealt.trace.flatten().sort().values, trace.flatten().sort().values)
+    assert torch.equal(dealt.trace, study.shuffled_layers(seed=1).trace)
+    assert not torch.equal(dealt.trace, study.shuffled_layers(seed=2).trace)
+
+
 def traced(model, cases, layers):
     """The share of P(answer) that one MLP's output, restored at the subject, brings back."""
     prompts = model.prompts([case.prompt for case in cases], answers=[c.answer for c in cases])
