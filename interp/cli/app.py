@@ -12,6 +12,7 @@ from interp.cli import (
     dictionaries,
     discovery,
     glance,
+    notebooks,
     reading,
 )
 
@@ -40,6 +41,7 @@ for command in (
     reading.heads,
     activations.harvest,
     demo_model.train_demo,
+    notebooks.new_notebook,
 ):
     app.command(command.__name__.replace("_", "-"))(command)
 app.command("train")(dictionaries.train)
@@ -47,6 +49,7 @@ app.command("eval")(dictionaries.evaluate)
 app.command("features")(dictionaries.features)
 app.add_typer(activations.store, name="store")
 app.add_typer(circuits.app, name="circuit")
+app.add_typer(notebooks.app, name="notebooks")
 
 
 def main() -> None:
