@@ -103,14 +103,16 @@ class _Softmax:
         site = spot.site.whole
         keyed = "kv_head" in site.kind.axes
         new = self._replaced(site)
-        if keyed and spot.columns is not None:
+        softmax = self.part.anatomy.weighting == "softmax"
+        if keyed and spot.columns is not None and softmax:
             scores = self.changes.run[Site("attn_scores", site.layer)]
             found = one_key_replaced(scores, new[Site("attn_scores", site.layer)], gradient)
         else:
             pattern = Site("pattern", site.layer)
             change = new[pattern].to(self._dtype) - self.changes.run[pattern].to(self._dtype)
-            found = (change * gradient).sum(-1)
-            found = found.sum(-1, keepdim=True) if keyed else found
+            own = keyed and spot.columns is not None  # without a softmax a key has its own column
+            found = (change * gradient).sum(-2 if own else -1)
+            found = found.sum(-1, keepdim=True) if keyed and not own else found
         if keyed:
             found = found.unflatten(1, (self.part.anatomy.n_kv_heads, -1)).sum(2)
         return found.transpose(1, 2)[..., None]

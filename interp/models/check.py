@@ -28,6 +28,7 @@ from interp.runs.execute import execute
 from interp.runs.plan import resolve
 from interp.sites import POINTS
 from interp.taps.anatomy import Anatomy
+from interp.taps.attention import weights_of
 from interp.taps.norms import gamma
 from interp.taps.offload import device_of, fetched
 from interp.token_batch import TokenBatch
@@ -204,12 +205,13 @@ def _equations(
         total = v["embed"] + v["pos_embed"] if have("pos_embed") else v["embed"]
         yield ("embed + pos_embed == first resid_pre", ("embed", "pos_embed"),
                total[0], v["resid_pre"][0])  # fmt: skip
-    if have("pattern"):
+    softmax = anatomy.weighting == "softmax"
+    if have("pattern") and softmax:
         sums = v["pattern"].float().sum(-1)
         yield ("pattern rows sum to one", ("pattern",), sums, torch.ones_like(sums))
     if have("attn_scores", "pattern"):
-        yield ("softmax of attn_scores == pattern", ("attn_scores",),
-               v["attn_scores"].float().softmax(-1), v["pattern"].float())  # fmt: skip
+        yield (f"{anatomy.weighting} of attn_scores == pattern", ("attn_scores",),
+               weights_of(anatomy.weighting, v["attn_scores"].float()), v["pattern"].float())  # fmt: skip
     if have("rot_q", "rot_k", "attn_scores", "pattern") and not anatomy.family.registry:
         hidden = v["pattern"] == 0
         products = torch.einsum("lbqhd,lbkhd->lbhqk", v["rot_q"], repeated(v["rot_k"]))
@@ -241,7 +243,7 @@ def _same_attention(
         for point in _INSIDE:
             failed[point] = (
                 f"with the pattern shown the logits deviate by {deviation:.1e}: attention here "
-                "is not a plain softmax over the keys"
+                f"is not a plain {anatomy.weighting} over the keys"
             )
     return {"logits with the pattern shown == logits": deviation}
 

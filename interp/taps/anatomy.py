@@ -93,6 +93,11 @@ class Anatomy:
         return bool(getattr(self.hf.config.get_text_config(), "attention_only", False))
 
     @property
+    def weighting(self) -> str:
+        """What makes a pattern of scores: ``"softmax"`` in all but toys (``"sigmoid"``, ``"linear"``)."""
+        return str(getattr(self.hf.config.get_text_config(), "attention_weighting", "softmax"))
+
+    @property
     def branches(self) -> tuple[str, ...]:
         """Points at which a block adds to the residual stream."""
         return ("attn_out",) if self.attention_only else ("attn_out", "mlp_out")

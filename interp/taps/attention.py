@@ -21,7 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from interp.taps.anatomy import Anatomy
 
-__all__ = ["NAME", "explicit_attention", "tapped_attention"]
+__all__ = ["NAME", "explicit_attention", "tapped_attention", "weighed", "weights_of"]
 
 NAME: Final = "interp"
 #: Attention for runs over some of the positions: the mask is always a tensor, the kernel fast.
@@ -32,6 +32,31 @@ Inner = Mapping[str, Callable[[Tensor], Tensor]]
 
 _inner: ContextVar[Mapping[nn.Module, Inner]] = ContextVar("attention taps")
 _softmax_float32: ContextVar[bool] = ContextVar("softmax in float32")
+
+
+def weights_of(
+    weighting: str, scores: Float[Tensor, "*any query key"], *, dtype: torch.dtype | None = None
+) -> Float[Tensor, "*any query key"]:
+    """The pattern that scores make.
+
+    Args:
+        weighting: ``"softmax"`` over keys; ``"sigmoid"`` of each score; ``"linear"``: the score itself,
+            and 0 where the mask has hidden a key.
+        dtype: to softmax in; None: that of the scores.
+    """
+    if weighting == "softmax":
+        return torch.softmax(scores, dim=-1, dtype=dtype)
+    if weighting == "sigmoid":
+        return torch.sigmoid(scores)
+    lowest = max(torch.finfo(scores.dtype).min, torch.finfo(torch.float32).min)
+    return scores.masked_fill(scores < lowest / 2, 0.0)
+
+
+def weighed(
+    module: nn.Module, scores: Float[Tensor, "*any query key"], *, dtype: torch.dtype | None = None
+) -> Float[Tensor, "*any query key"]:
+    """The pattern that an attention module makes of scores: a softmax, but in toys that say otherwise."""
+    return weights_of(getattr(module, "weighting", "softmax"), scores, dtype=dtype)
 
 
 def _attention(
@@ -64,7 +89,7 @@ def _attention(
         scores = scores + attention_mask[..., : key.shape[-2]]
     scores = tap("attn_scores", scores)
     dtype = torch.float32 if _softmax_float32.get() else None
-    pattern = torch.softmax(scores, dim=-1, dtype=dtype).to(value.dtype)
+    pattern = weighed(module, scores, dtype=dtype).to(value.dtype)
     pattern = tap("pattern", pattern)
     weights = nn.functional.dropout(pattern, p=dropout, training=module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), pattern
@@ -82,7 +107,8 @@ def _explicit(
     **rest: Any,
 ) -> tuple[Float[Tensor, "batch query head d_head"], Tensor | None]:
     """Scaled dot-product attention under the mask as given, whatever the number of queries."""
-    if softcap is not None:  # the fused kernel has no soft-cap
+    if softcap is not None or getattr(module, "weighting", "softmax") != "softmax":
+        # the fused kernel has no soft-cap, and no other weights than a softmax
         return _attention(
             module, query, key, value, attention_mask, scaling=scaling, softcap=softcap, **rest
         )

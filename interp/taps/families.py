@@ -173,9 +173,11 @@ HOOKED: Final = Family(
         (lambda config: config.normalization is None, ("ln1", "ln2")),
         (lambda config: not config.norm_after, ("attn_norm", "mlp_norm")),
         (lambda config: not config.gated_mlp, ("gate",)),
-        (lambda config: config.rotary, ("pos_embed",)),
+        (lambda config: config.position_embedding != "standard", ("pos_embed",)),
+        (lambda config: config.num_experts is not None, ("up", "gate", "down")),
     ),
     refused_if=(
+        (lambda config: config.num_experts is not None, MIXTRAL.refused),
         (
             lambda config: config.attention_only,
             _refuse(

@@ -28,6 +28,7 @@ from interp.graph import Setting
 from interp.runs.edits import Replace
 from interp.runs.execute import execute
 from interp.sites import Site
+from interp.taps.attention import weights_of
 from interp.taps.points import Key
 from interp.token_batch import TokenBatch
 
@@ -185,5 +186,6 @@ class Attention:
         return torch.stack(found, -1)
 
     def _change(self, old: Tensor, new: Tensor) -> Float[Tensor, "cell prompt head query key"]:
-        change = new.double().softmax(-1) - old.double().softmax(-1)
+        weighting = self.setting.model.anatomy.weighting
+        change = weights_of(weighting, new.double()) - weights_of(weighting, old.double())
         return torch.where(self._real, change, 0.0)

@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from interp.models.hooked.config import HookedConfig
-from interp.models.hooked.parts import RMSNorm, activation, norm, rotated
+from interp.models.hooked.experts import HookedExperts
+from interp.models.hooked.mlp import HookedMLP
+from interp.models.hooked.parts import RMSNorm, norm, rotated
+from interp.taps.attention import weighed
 
-__all__ = ["HookedAttention", "HookedBlock", "HookedMLP"]
+__all__ = ["HookedAttention", "HookedBlock"]
 
 
 def eager_attention(
@@ -37,7 +39,7 @@ def eager_attention(
         scores = torch.tanh(scores / softcap) * softcap
     if attention_mask is not None:
         scores = scores + attention_mask[..., : key.shape[-2]]
-    pattern = functional.softmax(scores, dim=-1)
+    pattern = weighed(module, scores)
     return torch.matmul(pattern, value).transpose(1, 2).contiguous(), pattern
 
 
@@ -59,6 +61,7 @@ class HookedAttention(nn.Module):
         self.num_key_value_groups = heads // kv_heads
         self.scaling = 1 / config.attention_divisors[layer]
         self.is_causal = config.is_causal
+        self.weighting = config.attention_weighting
         self.q = nn.Linear(config.hidden_size, heads * d_head)
         self.k = nn.Linear(config.hidden_size, kv_heads * d_head)
         self.v = nn.Linear(config.hidden_size, kv_heads * d_head)
@@ -97,27 +100,6 @@ class HookedAttention(nn.Module):
         return self.o(z.reshape(*hidden_states.shape[:-1], -1)), pattern
 
 
-class HookedMLP(nn.Module):
-    """``act(x @ W_in + b_in) @ W_out + b_out``; gated: ``act(x @ W_gate) * (x @ W_in)`` before W_out."""
-
-    def __init__(self, config: HookedConfig) -> None:
-        super().__init__()
-        assert config.intermediate_size is not None
-        d_model, d_mlp = config.hidden_size, config.intermediate_size
-        self.up = nn.Linear(d_model, d_mlp, bias=not config.gated_mlp)
-        self.gate = nn.Linear(d_model, d_mlp, bias=False) if config.gated_mlp else None
-        self.act = activation(config)
-        self.down = nn.Linear(d_mlp, d_model)
-
-    def forward(
-        self, hidden_states: Float[Tensor, "batch pos d_model"]
-    ) -> Float[Tensor, "batch pos d_model"]:
-        """What the MLP adds to the residual stream."""
-        if self.gate is None:
-            return self.down(self.act(self.up(hidden_states)))
-        return self.down(self.act(self.gate(hidden_states)) * self.up(hidden_states))
-
-
 class HookedBlock(GradientCheckpointingLayer):
     """One block: the residual stream plus what attention and MLP read from it and write."""
 
@@ -128,7 +110,8 @@ class HookedBlock(GradientCheckpointingLayer):
         after = "RMS" if config.norm_after else None
         self.parallel = config.parallel
         self.attn = HookedAttention(config, layer)
-        self.mlp = None if only else HookedMLP(config)
+        routed = config.num_experts is not None
+        self.mlp = None if only else HookedExperts(config) if routed else HookedMLP(config)
         self.ln1 = norm(config.normalization, size, eps)
         self.ln2 = None if only else norm(config.normalization, size, eps)
         self.ln1_post = norm(after, size, eps)

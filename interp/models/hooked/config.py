@@ -1,7 +1,8 @@
-"""What a TransformerLens model computes, as a Hugging Face config.
+"""What a TransformerLens model computes, as a Hugging Face config; and what toys may compute beside it.
 
 Names that other code looks for are Hugging Face's (``hidden_size``, ``layer_types``, ``is_causal``,
-``final_logit_softcapping``); what only TransformerLens has keeps a name of its own.
+``final_logit_softcapping``); what only TransformerLens has keeps a name of its own. Toys
+(:mod:`interp.toys`) may weigh keys otherwise, go without positions, read vectors and route to experts.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class HookedConfig(PreTrainedConfig):
         norm_after: whether each branch passes an RMSNorm before it is added.
         qk_norm: whether each head's q and k pass an RMSNorm.
         position_embedding: ``"standard"`` adds a row of a table to the residual stream, ``"rotary"``
-            rotates q and k.
+            rotates q and k, ``"none"`` does neither.
         rotary_dim: entries of q and k that are rotated; the others stay.
         rotary_factor: positions of full attention count 1/factor; windowed attention's count 1.
         rotary_base_local: the base in windowed attention, where it is another.
@@ -38,6 +39,13 @@ class HookedConfig(PreTrainedConfig):
         attention_softcap: the bound of the scores, ``cap · tanh(scores / cap)``; None for none.
         layer_types: ``"full_attention"`` or ``"sliding_attention"`` for each layer; None: all full.
         sliding_window: keys that a windowed query sees, itself among them.
+        attention_weighting: what makes the pattern of the scores: ``"softmax"``, ``"sigmoid"`` of each, or
+            ``"linear"``: the scores themselves.
+        embedding_size: width of a table of fixed features that stands before a trained map into the
+            residual stream; None: a trained table of the stream's own width.
+        vector_size: width of the vectors that the model reads in the place of tokens; None: tokens.
+        num_experts: MLPs of a block that a router chooses from; None: one MLP, not routed.
+        experts_per_token: how many of them each position passes through.
     """
 
     model_type = "hooked_transformer"
@@ -73,6 +81,11 @@ class HookedConfig(PreTrainedConfig):
     final_logit_softcapping: float | None = None
     layer_types: list[str] | None = None
     sliding_window: int | None = None
+    attention_weighting: str = "softmax"
+    embedding_size: int | None = None
+    vector_size: int | None = None
+    num_experts: int | None = None
+    experts_per_token: int = 1
     initializer_range: float | None = None
     use_cache: bool = True
     tie_word_embeddings: bool = False

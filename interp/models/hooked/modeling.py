@@ -37,8 +37,8 @@ class HookedPreTrainedModel(PreTrainedModel):
 
     @property
     def _supports_sdpa(self) -> bool:
-        """The fused kernel has no soft-cap."""
-        return self.config.attention_softcap is None
+        """The fused kernel has no soft-cap, and weighs by softmax."""
+        return self.config.attention_softcap is None and self.config.attention_weighting == "softmax"
 
 
 class HookedModel(HookedPreTrainedModel):
@@ -50,7 +50,15 @@ class HookedModel(HookedPreTrainedModel):
         final = config.normalization
         if config.final_rms and final is not None:
             final = rms.get(final, final)
-        self.embed = nn.Embedding(config.vocab_size, size)
+        self.embed: nn.Module
+        if config.vector_size is not None:
+            self.embed = nn.Linear(config.vector_size, size, bias=False)
+        else:
+            self.embed = nn.Embedding(config.vocab_size, config.embedding_size or size)
+        self.project_in = None
+        if config.embedding_size is not None:
+            self.embed.requires_grad_(False)
+            self.project_in = nn.Linear(config.embedding_size, size, bias=False)
         self.pos_embed = (
             nn.Embedding(config.max_position_embeddings, size)
             if config.position_embedding == "standard"
@@ -72,9 +80,16 @@ class HookedModel(HookedPreTrainedModel):
         """Put another embedding of tokens in its place."""
         self.embed = value
 
+    def embedded(
+        self, inputs: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos d_in"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """Tokens (or vectors) in the residual stream, before positions."""
+        x = self.embed(inputs)
+        return x if self.project_in is None else self.project_in(x)
+
     def forward(
         self,
-        input_ids: Int[Tensor, "batch pos"] | None = None,
+        input_ids: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos d_in"] | None = None,
         attention_mask: Tensor | Mapping[str, Tensor] | None = None,
         position_ids: Int[Tensor, "#batch pos"] | None = None,
         past_key_values: Any = None,
@@ -83,7 +98,10 @@ class HookedModel(HookedPreTrainedModel):
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """The residual stream behind the final norm."""
-        x = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
+        if inputs_embeds is None:
+            assert input_ids is not None
+            inputs_embeds = self.embedded(input_ids)
+        x = inputs_embeds
         if past_key_values is None and (self.config.use_cache if use_cache is None else use_cache):
             past_key_values = DynamicCache()
         if position_ids is None:
