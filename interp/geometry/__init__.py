@@ -11,6 +11,10 @@ here knows about models; ``interp.similarity`` and ``interp.probe`` run them.
     rsa, dissimilarity        do two representations order the same pairs alike?          (similarity)
     class_geometry            neural collapse: tight, equal, spread classes               (classes)
     pearson, spearman, ranks  correlations with one value for each cell                   (correlation)
+    overlap, welch_bound      directions that share too few dimensions               (interference)
+    fourier_power             functions of an id modulo p, by frequency                   (waves)
+    inverse_participation_ratio  how few frequencies they use: 1 is one wave              (waves)
+    importance, sink_rate     attention parked on one position                            (sinks)
 
 ========================  =================  ======  ============  ==========
 quantity                  bounds             shift   rotation      scale
@@ -33,7 +37,9 @@ quantity                  bounds             shift   rotation      scale
 
 from interp.geometry.classes import ClassGeometry, class_geometry
 from interp.geometry.correlation import pearson, ranks, spearman
+from interp.geometry.interference import Overlap, overlap, welch_bound
 from interp.geometry.similarity import cka, dissimilarity, rsa
+from interp.geometry.sinks import importance, sink_rate
 from interp.geometry.spectrum import (
     PCA,
     anisotropy,
@@ -41,19 +47,27 @@ from interp.geometry.spectrum import (
     participation_ratio,
     pca,
 )
+from interp.geometry.waves import fourier_power, inverse_participation_ratio
 
 __all__ = [
     "ClassGeometry",
+    "Overlap",
     "PCA",
     "anisotropy",
     "cka",
     "class_geometry",
     "dissimilarity",
     "effective_rank",
+    "fourier_power",
+    "importance",
+    "inverse_participation_ratio",
+    "overlap",
     "participation_ratio",
     "pca",
     "pearson",
     "ranks",
     "rsa",
+    "sink_rate",
     "spearman",
+    "welch_bound",
 ]
