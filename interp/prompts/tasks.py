@@ -151,6 +151,8 @@ def mcq(
     seed: int = 0,
     *,
     options: int | Sequence[int] = 4,
+    first: float | None = None,
+    labels: Sequence[str] | None = None,
     pad: PadSide = "right",
 ) -> Prompts:
     """A question about a country with lettered options → the right letter.
@@ -160,18 +162,21 @@ def mcq(
         n: how many prompts.
         seed: which ones.
         options: how many options; several numbers are used in turn.
+        first: the chance that the first option is right; None: the same for all.
+        labels: words to label options with in the place of A, B, C, D; each prompt draws its own,
+            in an order of its own.
         pad: side of the padding where lengths differ.
 
-    Positions: ``subject``, the letters ``A``, ``B``, … that every prompt has, what they
-    stand for (``option_A``, …), ``correct``, ``correct_option``, ``foil``,
-    ``foil_option`` and ``END``.
+    Positions: ``subject``, the labels ``A``, ``B``, … that every prompt has (``A`` is where the
+    first one stands, whatever it is), what they stand for (``option_A``, …), ``correct``,
+    ``correct_option``, ``foil``, ``foil_option`` and ``END``.
 
     Source:
         Lieberum et al. 2023, arXiv:2307.09458.
     """
 
     def draw(count: int) -> list[examples.Example]:
-        return examples.mcq(count, seed, options=options)
+        return examples.mcq(count, seed, options=options, first=first, labels=labels)
 
     return fit(model.tokens, draw, n, name="mcq", seed=seed, pad=pad)
 

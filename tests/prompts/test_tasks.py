@@ -95,6 +95,37 @@ def test_mcq_letters(model):
     assert at(made, "correct") == [answers[0] for answers in made.answer_texts]
 
 
+def test_mcq_labels_are_drawn_anew_and_keep_their_positions(model):
+    words = ("17", "23", "45", "61", "88")
+    made = prompts.mcq(model, n=40, labels=words)
+    assert at(made, "correct") == [answers[0] for answers in made.answer_texts]
+    assert {word.strip() for word in at(made, "A")} == set(words)
+    shuffled = prompts.mcq(model, n=40, labels=("A", "B", "C", "D"))
+    assert {word.strip() for word in at(shuffled, "A")} == {"A", "B", "C", "D"}
+
+
+def test_mcq_first_is_the_share_of_questions_whose_first_option_is_right(model):
+    letters = [word for (word,) in prompts.mcq(model, n=400, first=0.75).answer_texts]
+    assert 0.68 < letters.count(" A") / 400 < 0.82
+    assert min(letters.count(f" {letter}") for letter in "BCD") > 20
+    asked = prompts.mcq(model, n=40, first=1.0, options=2)
+    assert set(asked.answer_texts) == {(" A",)}
+    assert set(asked.foil_texts) == {(" B",)}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"first": 1.5}, "first=1.5; expected a share"),
+        ({"labels": "EFGH"}, "expected a list of at least 4 different words"),
+        ({"labels": ("E", "E", "F", "G")}, "expected a list of at least 4 different words"),
+    ],
+)
+def test_mcq_refuses_what_makes_no_question(model, options, message):
+    with pytest.raises(PromptError, match=message):
+        prompts.mcq(model, n=4, **options)
+
+
 # --- induction
 
 
