@@ -156,7 +156,11 @@ class Claim:
 
     def to_json(self) -> dict[str, Any]:
         """The claim as JSON values, with what follows from it."""
-        out = {key: value for key, value in asdict(self).items() if value is not None}
+        out = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+            if value is not None
+        }
         numbers = list(self.values.values())
         return {
             **out,

@@ -10,7 +10,6 @@ from typing import Final
 
 from interp.errors import NotebookError
 from interp.notebooks.source import Source
-from interp.results import write_atomically
 
 __all__ = ["new"]
 
@@ -36,6 +35,8 @@ def new(
         NotebookError: a title without letters, or one that has a notebook already.
     """
     import nbformat
+
+    from interp.results import write_atomically
 
     folder, slug = Path(folder), _slug(title)
     if taken := sorted(folder.glob(f"[0-9][0-9]_{slug}.py")):

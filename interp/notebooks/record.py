@@ -15,7 +15,6 @@ from typing import Any, Final
 from interp.errors import NotebookError
 from interp.notebooks.claim import Claim
 from interp.notebooks.study import MIME
-from interp.results import versions, write_atomically
 
 __all__ = ["Entry", "read", "study_of", "write"]
 
@@ -63,6 +62,8 @@ class Entry:
         seconds: float,
     ) -> Entry:  # fmt: skip
         """The entry of a notebook that was just executed, from the study in its output."""
+        from interp.results import versions  # with torch: a worker needs neither
+
         return cls(
             study["name"], study["question"], study["paper"], tuple(study["seeds"]),
             tuple(map(Claim.from_json, study["claims"])), tuple(study["figures"]), dict(parameters),
@@ -108,6 +109,8 @@ def read(path: Path) -> dict[str, Entry]:
 
 def write(path: Path, entries: Mapping[str, Entry]) -> None:
     """Write the file, whole or not at all."""
+    from interp.results import write_atomically
+
     whole = {
         "schema": _SCHEMA,
         "notebooks": {name: entries[name].to_json() for name in sorted(entries)},

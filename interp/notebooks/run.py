@@ -24,7 +24,6 @@ from interp.notebooks import record
 from interp.notebooks.plan import CLAIMS, Plan, plan
 from interp.notebooks.record import Entry
 from interp.notebooks.source import Source, cells_digest
-from interp.results import write_atomically
 
 __all__ = ["Outcome", "run"]
 
@@ -107,6 +106,8 @@ def _executed(
     source: Source, planned: Plan, told: Told | None, alive: list[subprocess.Popen[str]]
 ) -> Outcome:
     """One notebook, executed in a folder of its own and then taken over whole."""
+    from interp.results import write_atomically
+
     with tempfile.TemporaryDirectory(prefix=f"{source.name}-") as place:
         folder = Path(place)
         executed = folder / f"{source.name}.ipynb"
@@ -144,22 +145,21 @@ def _watched(
         "folder": str(executed.parent),
     }  # fmt: skip
     said = executed.with_suffix(".err")
-    with said.open("w") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "interp.notebooks.worker", json.dumps(request)],
-            stdout=subprocess.PIPE, stderr=errors, text=True,
-        )  # fmt: skip
+    last: dict[str, Any] = {}
+    cells = 0
+    command = [sys.executable, "-m", "interp.notebooks.worker", json.dumps(request)]
+    with (
+        said.open("w") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
         alive.append(process)
-        last: dict[str, Any] = {}
-        cells = 0
         assert process.stdout is not None
         for line in process.stdout:
             last = json.loads(line)
             cells = last.get("cells", cells)
             if told is not None and "seconds" not in last:
                 told(source.name, last.get("cell", 0), cells)
-        process.wait()
-        alive.remove(process)
+    alive.remove(process)
     if "seconds" not in last:
         lines = said.read_text(errors="replace").strip().splitlines()
         return {"error": lines[-1] if lines else None}
@@ -168,6 +168,8 @@ def _watched(
 
 def _take_over(notebook: dict[str, Any], source: Source, folder: Path, out: Path) -> None:
     """The executed notebook and its figures, in the place of those of an earlier run."""
+    from interp.results import write_atomically
+
     notebook["metadata"]["interp"] = {"source": source.digest, "cells": cells_digest(notebook)}
     figures = out / "figures"
     for old in figures.glob(f"{source.name}-*"):

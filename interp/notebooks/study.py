@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, Final
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any, Final
 
 from interp.errors import NotebookError
-from interp.figures.style import save
 from interp.notebooks.claim import Claim, Paper
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["MIME", "Study", "study"]
 
@@ -54,6 +54,8 @@ class Study:
 
         The fast form writes none: its numbers are not those that the notebook reports.
         """
+        from interp.figures.style import save
+
         if name in self.drawn:
             raise NotebookError(
                 f"there is a figure {name!r} in this notebook already: name each anew."
