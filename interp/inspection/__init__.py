@@ -4,6 +4,9 @@
     Features    what was found, of many features                           (result)
     Feature     one of them, to look at                                    (feature)
 
+What feeds a transcoder's feature, and along which paths, is :mod:`interp.inspection.feature_circuits`:
+``de_embed``, ``connections``, ``contributions``, ``feature_paths``, ``de_embed_path`` and their results.
+
 Underneath: ``chosen`` computes the activations of some features alone, ``firing`` and ``look`` are the
 two passes, ``ends`` reads weights in the vocabulary, ``neighbours`` compares features, ``control`` says what
 chance gives, ``dashboard`` and ``figure`` draw.
@@ -13,7 +16,21 @@ chance gives, ``dashboard`` and ``figure`` draw.
 """
 
 from interp.inspection.feature import Feature
+from interp.inspection.feature_circuits import (
+    Connections,
+    Contributions,
+    DeEmbedding,
+    FeaturePaths,
+    connections,
+    contributions,
+    de_embed,
+    de_embed_path,
+    feature_paths,
+)
 from interp.inspection.result import Features
 from interp.inspection.verb import features
 
-__all__ = ["Feature", "Features", "features"]
+__all__ = [
+    "Connections", "Contributions", "DeEmbedding", "Feature", "FeaturePaths", "Features", "connections",
+    "contributions", "de_embed", "de_embed_path", "feature_paths", "features",
+]  # fmt: skip

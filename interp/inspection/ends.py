@@ -31,7 +31,7 @@ from interp.taps.norms import normalise
 from interp.weight_lenses.ends import tokens_in, unembedding
 from interp.weight_lenses.reading import Reading, read
 
-__all__ = ["Tokens", "de_embedding", "logit_effects", "written"]
+__all__ = ["Tokens", "as_read", "de_embedding", "logit_effects", "written"]
 
 _WRITTEN = ("resid_pre", "resid_mid", "resid_post", "mlp_out", "attn_out", "embed", "pos_embed")
 _BEHIND_NORM = ("ln1.normalized", "attn.input", "ln2.normalized", "mlp.input")
@@ -113,7 +113,7 @@ def de_embedding(model: Model, chosen: Chosen, top: int) -> tuple[Tokens, str]:
     for part, units in enumerate(chosen.units):
         if units is not None and not len(units):
             continue
-        x, said = _as_read(model, Site.parse(dictionary.spec.reads[part]), embedding)
+        x, said = as_read(model, Site.parse(dictionary.spec.reads[part]), embedding)
         if x.shape[1] != dictionary.d_in:
             raise DictionaryError(
                 f"no de-embedding: the encoder reads {dictionary.d_in} numbers, and this model's embeddings "
@@ -127,7 +127,7 @@ def de_embedding(model: Model, chosen: Chosen, top: int) -> tuple[Tokens, str]:
     return Tokens(*joined), said
 
 
-def _as_read(
+def as_read(
     model: Model, site: Site, embedding: Float[Tensor, "token d_model"]
 ) -> tuple[Float[Tensor, "token d_model"], str]:
     """What stands at a site where the stream is the embedding alone."""
