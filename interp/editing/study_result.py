@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -87,19 +87,20 @@ class LocalizationStudy(Stored):
         ]
         return {name: sum(run[name] for run in runs) / n for name in DESIGNS}
 
-    def shuffled_layers(self, *, seed: int = 0) -> LocalizationStudy:
-        """The same cells, scores and tracing fraction together, dealt out anew to facts and layers.
+    def dealt_r2(self, score: str = "rewrite", *, n: int = 100, seed: int = 0) -> dict[str, float]:
+        """Mean R² of each design with the cells, score and tracing fraction together, dealt out anew.
 
-        The null of "the layer explains it": here the layer explains next to nothing, and tracing adds
-        what it explains by itself.
+        The null of "the layer explains it": under shuffled facts and layers the layer explains next
+        to nothing, and tracing adds to it what it explains by itself.
         """
         generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(self.trace.numel(), generator=generator)
-        dealt = {
-            name: getattr(self, name).flatten()[order].view_as(self.trace)
-            for name in ("trace", *SCORES)
-        }
-        return replace(self, **dealt)
+        scores, traces = getattr(self, score).flatten(), self.trace.flatten()
+        runs = []
+        for _ in range(n):
+            order = torch.randperm(len(traces), generator=generator)
+            dealt = (x[order].view_as(self.trace) for x in (scores, traces))
+            runs.append(regressions(*dealt))
+        return {name: sum(run[name] for run in runs) / n for name in DESIGNS}
 
     def by_layer(self, score: str = "rewrite") -> Interval:
         """Mean over facts of a score (or of ``"trace"``) in each layer, with its interval."""
