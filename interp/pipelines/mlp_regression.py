@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.errors import RunError
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-__all__ = ["MlpRegression", "fit", "mlp_regression", "r_squared"]
+__all__ = ["MlpRegression", "fit", "mlp_regression", "r_squared", "speaks_for"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -205,6 +205,39 @@ def r_squared(
     """Share of the variance of ``y`` around ``centre`` that the fit explains."""
     left = y.double() - torch.einsum("h,phd->pd", c, x.double()) - b
     return 1.0 - float(left.square().sum() / (y.double() - centre).square().sum())
+
+
+@torch.no_grad()
+def speaks_for(
+    model: Model, vector: Float[Tensor, " d_model"], words: Int[Tensor, "*some"], *,
+    aside: Int[Tensor, "*others"] | None = None,
+) -> float:  # fmt: skip
+    """How high a vector of the residual stream ranks some words, by its direct logits.
+
+    The final norm's scale is left out, which moves no rank, and its bias, which is not the vector's.
+
+    Args:
+        words: token ids; below 0 is padding.
+        aside: token ids that count neither as words nor as others: those that a fit has seen, say.
+
+    Returns:
+        AUROC against all other tokens: 0.5 = chance, 1 = each of the words above each other token.
+
+    Raises:
+        RunError: no words are left, or no others.
+    """
+    logits = unembedding(model).cpu().T @ vector.float().cpu()
+    right = torch.zeros(len(logits), dtype=torch.bool)
+    kept = torch.ones_like(right)
+    right[words[words >= 0].cpu()] = True
+    if aside is not None:
+        kept[aside[aside >= 0].cpu()] = False
+    if not (right & kept).any() or not (~right & kept).any():
+        raise RunError(
+            f"{int((right & kept).sum())} words to rank against {int((~right & kept).sum())} other tokens; "
+            "expected at least one of each. Give words that are not set aside."
+        )
+    return _auroc(logits[kept], right[kept])
 
 
 def _outputs(

@@ -7,7 +7,14 @@ import torch
 
 import interp
 from interp.errors import RunError
-from interp.pipelines.mlp_regression import MlpRegression, _auroc, fit, mlp_regression, r_squared
+from interp.pipelines.mlp_regression import (
+    MlpRegression,
+    _auroc,
+    fit,
+    mlp_regression,
+    r_squared,
+    speaks_for,
+)
 from tests import tiny
 
 
@@ -51,6 +58,25 @@ def test_heads_without_variance_or_none_at_all_get_nothing():
 def test_auroc_by_hand():
     scores, right = torch.tensor([3.0, 1.0, 2.0, 0.0]), torch.tensor([True, True, False, False])
     assert _auroc(scores, right) == pytest.approx(3 / 4)
+
+
+def test_a_vector_speaks_for_the_words_whose_logits_it_raises():
+    model = interp.load(tiny.shared("gpt2"))
+    vector = torch.randn(model.d_model, generator=torch.Generator().manual_seed(0))
+
+    def said(stream):
+        return model.run([[0, 1, 2]], edit={"L2.resid_post": interp.Replace(stream)}).logits[0, -1]
+
+    # what the model itself makes of it, beyond the final norm's bias
+    far = said(1e3 * vector) - said(0 * vector)
+    order = far.argsort(descending=True)
+    assert speaks_for(model, vector, order[:5]) == 1.0
+    assert speaks_for(model, vector, order[-5:]) == 0.0
+    assert speaks_for(model, 7 * vector, order[3:6]) == pytest.approx(1 - 3 / (len(far) - 3))
+    assert speaks_for(model, vector, torch.cat([order[3:6], torch.tensor([-1])]),
+                      aside=order[:3]) == 1.0  # fmt: skip
+    with pytest.raises(RunError, match="0 words to rank against"):
+        speaks_for(model, vector, order[:3], aside=order[:4])
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])
