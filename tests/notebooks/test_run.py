@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 
 import psutil
@@ -28,14 +27,6 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def package():
-    """The package's digest, as if nobody were working on it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("interp.notebooks.plan"), "package_digest", lambda: "0" * 64)
-        yield
 
 
 @pytest.fixture(scope="module")

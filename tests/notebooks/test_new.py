@@ -1,0 +1,90 @@
+"""A new notebook runs as it is, and nothing is written over."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from interp import notebooks
+from interp.cli import app
+from interp.errors import NotebookError
+from tests.notebooks.conftest import DIGEST
+
+
+def call(*args, code=0):
+    result = CliRunner().invoke(app, [str(arg) for arg in args])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_it_runs_as_it_is_and_its_claims_are_printed(tmp_path):
+    folder = tmp_path / "notebooks"
+    call(
+        "new-notebook",
+        'What does "Attention" do?',
+        "--paper",
+        "A 2030, arXiv:1",
+        "--folder",
+        folder,
+    )
+    path = folder / "19_what_does_attention_do.py"
+    opened = json.loads(path.with_suffix(".ipynb").read_text())
+    assert opened["nbformat"] == 4
+    assert all(not cell.get("outputs") for cell in opened["cells"])
+    result = call("notebooks", "run", "--folder", folder, "--fast", "--out", tmp_path / "out")
+    assert "1 of 1 claims hold" in result.stdout
+    shown = call("notebooks", "claims", "--folder", folder, code=1)
+    assert "'interp notebooks run" in flat(shown.stderr)
+    (entry,) = notebooks.read(tmp_path / "out" / "claims.json").values()
+    assert entry.paper == "A 2030, arXiv:1"
+    assert entry.question == 'What does "Attention" do?'
+    again = call(
+        "notebooks", "run", "--folder", folder, "--fast", "--out", tmp_path / "out", "--json"
+    )
+    assert json.loads(again.stdout)["19_what_does_attention_do"]["claims"][0]["holds"]
+    assert "0 notebooks to execute; 1 up to date" in again.stderr
+
+
+def test_a_miss_fails_and_is_named(tmp_path):
+    path = notebooks.new("Misses", folder=tmp_path)
+    entry = path.stem
+    written = {
+        "name": "size", "values": {"0": 1.0}, "null": [0.0], "control": "none", "basis": "x", "above": 2.0,
+    }  # fmt: skip
+    source = notebooks.find(tmp_path)[0]
+    (tmp_path / "claims.json").write_text(
+        json.dumps({"schema": 1, "notebooks": {entry: {
+            "question": "?", "paper": "A", "seeds": [0], "claims": [written], "figures": [],
+            "parameters": {}, "source": source.digest, "package": DIGEST, "seconds": 1.0,
+            "versions": {},
+        }}})
+    )  # fmt: skip
+    result = call("notebooks", "run", "--folder", tmp_path, code=1)
+    assert re.search(r"missed: 19_misses: ✗ size: 1 \(> 2\)", flat(result.stderr))
+    assert "0 of 1 claims hold" in result.stdout
+    assert "✗ size" in call("notebooks", "claims", "--folder", tmp_path).stdout
+
+
+def test_numbers_go_on_and_titles_are_taken_once(tmp_path):
+    first = notebooks.new(
+        "Ünïcode & “quotes”: a long title that goes on and on and on", folder=tmp_path
+    )
+    assert first.name == "19_unicode_quotes_a_long_title_that_goes_on.py"
+    assert notebooks.new("Another", folder=tmp_path).name == "20_another.py"
+    with pytest.raises(NotebookError, match="there is .*20_another.py already"):
+        notebooks.new("another!", folder=tmp_path)
+    with pytest.raises(NotebookError, match="some letters"):
+        notebooks.new("…", folder=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_seeds_that_are_no_numbers(tmp_path):
+    result = call("notebooks", "run", "--seeds", "a,b", code=2)
+    assert "expected numbers, as in 10,11,12" in flat(result.stderr)
