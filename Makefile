@@ -1,11 +1,11 @@
 # make demo   set up and run the demo          make check      lint, format and types
 # make test   set up and run the tests         make proof      longer proofs (a second demo model)
 # make shapes the tests again, every tensor's shape checked
-# make train  train the shipped demo model     make notebooks  execute them in place
+# make train  train the shipped demo model     make notebooks  execute them, check their claims
 # make bench  speed against peers           make bench-patch    sweeps against peers
 #                                           make bench-harvest  harvesting, disk and reading
 #                                           make bench-train    training dictionaries
-#                                           make bench-circuits scores of edges, ACDC, circuits
+# make jupyterlab  notebooks in a browser     make bench-circuits scores of edges, ACDC, circuits
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,7 +14,7 @@ SETUP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test shapes check proof train bench bench-patch bench-harvest bench-train bench-circuits notebooks clean setup
+.PHONY: demo test shapes check proof train bench bench-patch bench-harvest bench-train bench-circuits notebooks jupyterlab clean setup
 
 setup: $(SETUP)
 
@@ -69,7 +69,10 @@ bench-train: $(PEERS)
 	$(BIN)/python bench/train.py --update-readme
 
 notebooks: $(SETUP)
-	$(BIN)/python -m jupyter execute --inplace notebooks/*.ipynb
+	$(BIN)/interp notebooks run
+
+jupyterlab: $(SETUP)
+	$(BIN)/python -m pytest -m "slow or not slow" tests/notebooks/test_in_jupyterlab.py
 
 clean:
 	rm -rf out .pytest_cache .mypy_cache .ruff_cache
