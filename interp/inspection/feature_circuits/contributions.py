@@ -52,7 +52,7 @@ def contributions(
 
     Raises:
         DictionaryError: no transcoders of single MLPs, or no such feature.
-        PromptError: several prompts, padding, or no such position.
+        PromptError: several prompts, or no such position.
         ModelError: the terms do not sum to the pre-activation: this model's stream is not the sum of its parts.
         SiteError: the model lacks a site that this needs.
     """
@@ -87,8 +87,7 @@ def begin(
     """The frozen run, and the feature that is asked about."""
     standing = by_layer(model, transcoders)
     batch = one_prompt(model, prompt)
-    root = feature_of(model, prompt, batch, standing, feature)
-    return FrozenRun(model, batch, standing), root
+    return FrozenRun(model, batch, standing), feature_of(model, prompt, standing, feature)
 
 
 def prompt_texts(model: Model, run: FrozenRun) -> tuple[str, ...]:

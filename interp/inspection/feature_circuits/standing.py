@@ -75,23 +75,23 @@ def layer_of(model: Model, one: Any) -> int:
 
 
 def one_prompt(model: Model, prompt: Inputs) -> TokenBatch:
-    """A batch of one row without padding.
+    """The tokens of one prompt, without padding.
 
     Raises:
-        PromptError: there are several, or padding.
+        PromptError: there are several.
     """
     batch = model.batch(prompt)
-    if len(batch) != 1 or not bool(batch.mask.all()):
+    if len(batch) != 1:
         raise PromptError(
-            f"{len(batch)} prompts{'' if bool(batch.mask.all()) else ' with padding'}: what is frozen belongs to "
-            "one run. Expected one prompt, such as prompts.subset([0])."
+            f"{len(batch)} prompts: what is frozen belongs to one run. Expected one prompt, such as "
+            "prompts.subset([0])."
         )
-    return batch
+    return TokenBatch.of(batch.ids[batch.mask][None])
 
 
 def feature_of(
-    model: Model, prompt: Inputs, batch: TokenBatch, transcoders: Mapping[int, Dictionary], name: str
-) -> Node:  # fmt: skip
+    model: Model, prompt: Inputs, transcoders: Mapping[int, Dictionary], name: str
+) -> Node:
     """The feature that a site names, at its position (the last, if it names none).
 
     Raises:
@@ -111,6 +111,6 @@ def feature_of(
         )
     unit = site.unit.expand(transcoders[layer].d_sae, "feature", "dictionary")[0]
     where = -1 if site.position is None else site.position
-    named = prompt.positions if isinstance(prompt, Prompts) else {}
-    column = int(resolve_columns(where, batch, named)[0])
+    batch, named = model.batch(prompt), prompt.positions if isinstance(prompt, Prompts) else {}
+    column = int(resolve_columns(where, batch, named)[0]) - int(batch.first[0])
     return Node("feature", column, layer, unit)

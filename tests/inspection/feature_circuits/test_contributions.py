@@ -8,6 +8,7 @@ from interp.errors import DictionaryError, PromptError
 from interp.inspection.feature_circuits import Contributions, Node, contributions
 from interp.inspection.feature_circuits.contributions import begin
 from tests import tiny
+from tests.engine.cases import pairs
 from tests.inspection.feature_circuits.made import (
     D_SAE,
     double,
@@ -170,3 +171,16 @@ def test_errors():
     other = interp.load(tiny.build("gpt2", n_embd=16), check=False)
     with pytest.raises(DictionaryError, match=r"it is a dictionary of another model"):
         contributions(small, other, ids, "L1.mlp.F3")
+
+
+@pytest.mark.parametrize("padding", ["right", "left"])
+def test_padding_is_cut_off_and_positions_mean_the_same(padding):
+    model, tcs = made("llama")
+    prompts = pairs(model, padding)
+    for row in range(len(prompts)):
+        one, ids = prompts.subset([row]), prompts.clean.ids[row][prompts.clean.mask[row]][None]
+        place = int(prompts.positions["here"][row] - prompts.clean.first[row])
+        named = contributions(tcs, model, one, "L2.mlp.F3@here")
+        plain = contributions(tcs, model, ids, f"L2.mlp.F3@{place}")
+        assert named.names == plain.names
+        assert torch.equal(named.values, plain.values)
