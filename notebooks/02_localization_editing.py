@@ -40,7 +40,8 @@ study = interp.study(
     fast=FAST,
 )
 FACTS, FEWER = (3, 3) if FAST else (10, 6)  # for the edit of the paper; for the other objectives
-EPSILON = 1e-2  # the largest change of one weight in fine-tuning; the demo model's weights are large
+# the largest change of one weight in fine-tuning: the demo model has few weights, and large ones
+EPSILON = 1e-2
 
 model = interp.load(MODEL)
 cases = {seed: editing.capital_cases(model, FACTS, seed=seed) for seed in study.seeds}
@@ -135,7 +136,7 @@ rome = {seed: edited(seed, FACTS, covariance=keys, method=ROME) for seed in stud
 def by_layer(studies):
     frame = pd.concat([s.to_frame() for s in studies.values()])
     kept = ["trace", "rewrite", "paraphrase", "neighbours_kept", "null_rewrite"]
-    return frame.groupby("layer")[kept].mean().round(3)
+    return frame.groupby("layer")[kept].mean().round(3) + 0.0
 
 
 by_layer(rome)
@@ -236,9 +237,10 @@ figure = interp.figures.lines(
     [f"L{layer}" for layer in range(model.n_layers)],
     {name: mean for name, (mean, _) in shown.items()},
     bands={name: band for name, (_, band) in shown.items()},
-    title="Where tracing finds the fact, and where editing it works",
+    title="Where tracing finds a fact, and where edits of it work",
     x_name="layer restored, or edited",
     y_name="share, 0 to 1",
+    beside=True,
 )
 study.figure(figure, "layers")
 
@@ -263,7 +265,6 @@ pd.DataFrame(explained).T.rename_axis(["asked for", "restored in tracing"]).roun
 
 # %%
 study.figure(rome[study.seeds[0]].plot(), "explained")
-
 
 
 # %%
