@@ -20,18 +20,14 @@ content gatherers look at the right option's text; ours are asked about the subj
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from interp.models.model import Model
-from interp.pipelines.attending import attention, attention_from, share_at
-from interp.pipelines.behaviour import Behaviour, columns
+from interp.pipelines.attending import attention, attention_from
+from interp.pipelines.behaviour import Behaviour
 from interp.pipelines.effects import direct, effect
 from interp.pipelines.kinds import Kind, kind
+from interp.pipelines.labels import BEHIND, above, against_all, labels_of, looks, single
 from interp.pipelines.measured import Measured, Task
 from interp.prompts.prompts import Prompts
 from interp.prompts.tasks import mcq as prompts
@@ -39,77 +35,24 @@ from interp.prompts.tasks import mcq as prompts
 __all__ = ["TASK", "kinds", "measure", "prompts"]
 
 _LIEBERUM: Final = "Lieberum et al. 2023, arXiv:2307.09458"
-#: How far behind a letter, or the end of an option, a head may look at it.
-_BEHIND: Final = {"letter": 1, "option": 2}
 
 
 def measure(model: Model, pairs: Prompts) -> Measured:
     """Where heads look at END among letters and options, and what they bring back."""
     at_end = attention(model, pairs, "END", {"subject": "subject"})
     shares = attention_from(model, pairs, "END")
-    letters = _each_letter(pairs)
-    looks = {what: _looks(shares, pairs, letters, what) for what in _BEHIND}
+    letters = labels_of(pairs)
+    seen = {what: looks(shares, pairs, letters, what) for what in BEHIND}
     chosen = [
         Behaviour.of_heads(f"attention END→correct {what} above others", "share",
-                           _above(seen, pairs, letters))
-        for what, seen in looks.items()
+                           above(shown, pairs, letters))
+        for what, shown in seen.items()
     ]  # fmt: skip
     behaviours = [
-        at_end["subject"], *chosen, _single(looks["letter"]), *effect(model, pairs, "END"),
-        *direct(model, _against_all(pairs)),
+        at_end["subject"], *chosen, single(seen["letter"]), *effect(model, pairs, "END"),
+        *direct(model, against_all(pairs)),
     ]  # fmt: skip
     return Measured.of(behaviours)
-
-
-def _each_letter(pairs: Prompts) -> tuple[str, ...]:
-    """The letters that every prompt has."""
-    return tuple(
-        name.removeprefix("option_") for name in pairs.positions if name.startswith("option_")
-    )
-
-
-def _looks(
-    shares: Float[Tensor, "layer head prompt key"],
-    pairs: Prompts,
-    letters: Sequence[str],
-    what: str,
-) -> Float[Tensor, "letter layer head prompt"]:
-    """Attention to each letter, or option, and to the tokens behind it; the end itself left out."""
-    found = []
-    for letter in letters:
-        column = columns(pairs, letter if what == "letter" else f"option_{letter}")
-        total = torch.zeros(shares.shape[:3])
-        for behind in range(_BEHIND[what] + 1):
-            inside = column + behind < pairs.answer_column
-            there = share_at(shares, (column + behind).minimum(pairs.answer_column)).cpu()
-            total += there * inside
-        found.append(total)
-    return torch.stack(found)
-
-
-def _above(
-    seen: Float[Tensor, "letter layer head prompt"], pairs: Prompts, letters: Sequence[str]
-) -> Float[Tensor, "layer head prompt"]:
-    """Attention to the right one, less the mean of the others."""
-    right = torch.stack([pairs.columns(letter) == pairs.columns("correct") for letter in letters])
-    right = right[:, None, None].to(seen)
-    return (seen * right).sum(0) - (seen * (1 - right)).sum(0) / (len(letters) - 1)
-
-
-def _single(seen: Float[Tensor, "letter layer head prompt"]) -> Behaviour:
-    """Attention to the one letter that a head looks at most, over all prompts."""
-    most = seen.mean(-1).argmax(0)
-    chosen = seen.gather(0, most[None, ..., None].expand(1, *seen.shape[1:]))[0]
-    return Behaviour.of_heads("attention END→one letter", "share", chosen)
-
-
-def _against_all(pairs: Prompts) -> Prompts:
-    """The same prompts with all other letters as foils: effects are centred over letters."""
-    assert pairs.answers is not None  # of this task
-    assert pairs.foils is not None
-    every = torch.cat([pairs.answers, pairs.foils]).unique()
-    others = [[int(i) for i in every if i != answer] for answer in pairs.answers[:, 0]]
-    return replace(pairs, foils=torch.tensor(others), foil_texts=None)
 
 
 def kinds(gap: float) -> Sequence[Kind]:
