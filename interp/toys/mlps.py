@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interp.errors import ToyError
+from interp.geometry import inverse_participation_ratio
 
 __all__ = ["QuadraticMLP", "ReluMLP", "TiedAutoencoder"]
 
@@ -86,6 +87,14 @@ class QuadraticMLP(_Readable):
     def waves(self) -> tuple[Float[Tensor, "width p"], ...]:
         """Each neuron's weights as three functions of an id: of a, of b and of the answer."""
         return self.U.detach(), self.V.detach(), self.W.detach().T
+
+    def ipr(self) -> Float[Tensor, " width"]:
+        """How periodic each neuron is: its inverse participation ratio, mean over its three functions.
+
+        1 = one frequency in each, as in the exact solution; about 4 / p where there is no structure.
+        Neurons that generalise are periodic and those that memorise are not (Doshi et al. 2023).
+        """
+        return torch.stack([inverse_participation_ratio(wave) for wave in self.waves()]).mean(0)
 
     def without(self, neurons: Int[Tensor, " k"]) -> Self:
         """A copy in which these neurons write nothing.

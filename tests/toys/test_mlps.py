@@ -56,6 +56,14 @@ def test_without_a_neuron_is_its_hidden_activation_set_to_zero():
         model.without(torch.tensor([12]))
 
 
+def test_a_periodic_neuron_has_an_ipr_of_one():
+    model, t = QuadraticMLP(7, width=12), torch.arange(7)
+    with torch.no_grad():
+        model.U[0] = model.V[0] = model.W[:, 0] = torch.cos(2 * torch.pi * 2 * t / 7)
+    assert model.ipr()[0].item() == pytest.approx(1, abs=1e-5)
+    assert model.ipr()[1:].max() < 0.99
+
+
 def test_relu_is_its_equation_and_scales():
     model = ReluMLP(7, widths=(5, 6), seed=1)
     x = torch.cat([nn.functional.one_hot(PAIRS[:, i], 7) for i in (0, 1)], 1).float()

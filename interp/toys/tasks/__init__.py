@@ -1,5 +1,6 @@
 """Tasks with a known answer: each draws batches from a generator, and knows its chance or optimal loss.
 
+InContext                exemplars with labels, then one of them again            (Singh et al. 2024)
 ModularArithmetic        a + b mod p, with wrong labels                           (Doshi et al. 2023)
 BigramBackcopy           bigrams, and triggers that call for a copy               (Guo et al. 2024)
 LinearRegression         points of a line, then a query                           (von Oswald et al. 2022)
@@ -12,6 +13,7 @@ Refusals                 a behaviour planted by topic                           
 from interp.toys.tasks.backcopy import BigramBackcopy
 from interp.toys.tasks.behaviour import Refusals
 from interp.toys.tasks.chain import Chain
+from interp.toys.tasks.in_context import InContext
 from interp.toys.tasks.modular import ModularArithmetic
 from interp.toys.tasks.regression import LinearRegression
 from interp.toys.tasks.repeated import CopyingText, RepeatedData
@@ -21,6 +23,7 @@ __all__ = [
     "BigramBackcopy",
     "Chain",
     "CopyingText",
+    "InContext",
     "LinearRegression",
     "ModularArithmetic",
     "Refusals",
