@@ -5,7 +5,8 @@
     Feature     one of them, to look at                                    (feature)
 
 What feeds a transcoder's feature, and along which paths, is :mod:`interp.inspection.feature_circuits`:
-``de_embed``, ``connections``, ``contributions``, ``feature_paths``, ``de_embed_path`` and their results.
+``de_embed``, ``connections``, ``contributions``, ``feature_paths``, ``de_embed_path``,
+``without_paths`` and their results.
 
 Underneath: ``chosen`` computes the activations of some features alone, ``firing`` and ``look`` are the
 two passes, ``ends`` reads weights in the vocabulary, ``neighbours`` compares features, ``control`` says what
@@ -21,16 +22,18 @@ from interp.inspection.feature_circuits import (
     Contributions,
     DeEmbedding,
     FeaturePaths,
+    PathsEffect,
     connections,
     contributions,
     de_embed,
     de_embed_path,
     feature_paths,
+    without_paths,
 )
 from interp.inspection.result import Features
 from interp.inspection.verb import features
 
 __all__ = [
-    "Connections", "Contributions", "DeEmbedding", "Feature", "FeaturePaths", "Features", "connections",
-    "contributions", "de_embed", "de_embed_path", "feature_paths", "features",
+    "Connections", "Contributions", "DeEmbedding", "Feature", "FeaturePaths", "Features", "PathsEffect",
+    "connections", "contributions", "de_embed", "de_embed_path", "feature_paths", "features", "without_paths",
 ]  # fmt: skip

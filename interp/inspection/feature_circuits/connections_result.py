@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -108,6 +109,35 @@ class Connections(Stored):
         seen = None if self.together is None else self.together[source]
         return _frame("target", self.target, weights, seen, top)
 
+    def agreement(self, *, least: int = 30, seed: int = 0) -> DataFrame:
+        """How well weights alone order the sources of each target that was active at ``least`` tokens.
+
+        Columns: ``target``; ``sources`` that were active with it; ``spearman``, over these, of input-invariant
+        with mean input-dependent connections (1: the same order); ``shuffled``, with the input-invariant
+        connections of another target (by ``seed``) in their place.
+
+        Raises:
+            ResultError: no corpus was read.
+        """
+        import pandas as pd
+
+        weights, together = self.invariant, self._together()
+        assert self.fired is not None
+        targets = (self.fired >= least).nonzero()[:, 0]
+        order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
+        other = torch.empty_like(targets)
+        other[order] = targets[order.roll(1)]  # one cycle: nobody is its own control
+        rows = []
+        for target, control in zip(targets.tolist(), other.tolist(), strict=True):
+            there = together[:, target] > 0
+            truth = weights[there, target] * together[there, target]
+            rows.append({
+                "target": f"{self.target}.F{target}", "sources": int(there.sum()),
+                "spearman": _spearman(weights[there, target], truth),
+                "shuffled": _spearman(weights[there, control], truth),
+            })  # fmt: skip
+        return pd.DataFrame(rows, columns=["target", "sources", "spearman", "shuffled"])
+
     def plot(self, target: int, *, title: str | None = None) -> Figure:
         """For one target feature, each source's two factors: what it can do, and how much it is there.
 
@@ -145,6 +175,12 @@ class Connections(Stored):
                 "active together."
             )
         return self.together
+
+
+def _spearman(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
+    """Correlation of ranks; NaN of fewer than two. (No ties: products of real numbers.)"""
+    ranks = torch.stack([x.argsort().argsort().double() for x in (a, b)])
+    return float(torch.corrcoef(ranks)[0, 1]) if len(a) > 1 else float("nan")
 
 
 def _frame(name: str, site: str, weights: Tensor, seen: Tensor | None, top: int) -> DataFrame:

@@ -6,6 +6,7 @@ import torch
 from interp.errors import DictionaryError, ResultError
 from interp.inspection.feature_circuits import Connections, connections, contributions
 from interp.inspection.feature_circuits.contributions import begin
+from interp.results import Provenance
 from interp.taps.norms import normalise
 from tests import tiny
 from tests.inspection.feature_circuits.made import double, transcoder
@@ -100,3 +101,18 @@ def test_errors():
         found.into(99)
     with pytest.raises(DictionaryError, match="no feature -1 in L0.mlp"):
         found.out_of(-1)
+
+
+def test_agreement_of_weights_with_what_happens():
+    """By hand for one target; where sources are active alike, weights say all."""
+    source, target = torch.eye(4), torch.tensor([[3.0, -1.0], [1.0, 2.0], [-2.0, 5.0], [0.5, 0.1]])
+    together = torch.tensor([[1.0, 0.1], [1.0, 0.0], [1.0, 0.3], [1.0, 99.0]])
+    found = Connections("L0.mlp", "L2.mlp", None, source, target, together,
+                        torch.tensor([40, 40]), Provenance({}, "m", "", None, None, {}))  # fmt: skip
+    frame = found.agreement()
+    assert frame.spearman.tolist() == pytest.approx(
+        [1.0, 0.5]
+    )  # ranks 1 3 2 of -1 5 .1, of -.1 1.5 .9
+    assert frame.sources.tolist() == [4, 3]
+    assert frame.shuffled[0] == pytest.approx(-0.8)
+    assert len(found.agreement(least=41)) == 0

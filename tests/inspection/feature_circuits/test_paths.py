@@ -5,7 +5,7 @@ import torch
 
 import interp
 from interp.errors import DictionaryError
-from interp.inspection.feature_circuits import FeaturePaths, Node, feature_paths
+from interp.inspection.feature_circuits import FeaturePaths, Node, feature_paths, without_paths
 from interp.inspection.feature_circuits.contributions import begin
 from tests import tiny
 from tests.inspection.feature_circuits.made import (
@@ -127,3 +127,28 @@ def test_errors(case):
     dead = int(tcs[2].encode(x).argmin())
     with pytest.raises(DictionaryError, match=rf"is not active on this prompt.*F{unit} "):
         feature_paths(tcs, model, ids, f"L2.mlp.F{dead}")
+
+
+def test_without_the_features_on_its_paths_a_planted_feature_is_gone():
+    """One neuron carries all that the feature reads: zeroed by hand, and by the verb."""
+    model = interp.load(tiny.build("gpt2", activation_function="relu").double(), check=False)
+    ids = tiny.tokens(1, 6)
+    x = model.run(ids, save="L0.mlp.input").cache["L0.mlp.input"][0, 3]
+    carrier = torch.randn(model.d_model, generator=torch.Generator().manual_seed(0)).double()
+    mlp, late = model.hf.transformer.h[0].mlp, transcoder(model, 2)
+    with torch.no_grad():
+        mlp.c_fc.weight[:, 5] = 50 * x / x.norm() ** 2
+        mlp.c_proj.weight[5] = carrier - carrier.mean()
+        late.parts[0].enc[7] = carrier / model.hf.transformer.h[2].ln_2.weight
+        late.parts[0].b_enc[7] = 0.0
+    tcs = [neurons_as_features(model, 0), late]
+    found = feature_paths(tcs, model, ids, "L2.mlp.F7@3", k=1, steps=1)
+    effect = without_paths(tcs, model, ids, found, draws=3)
+    assert effect.zeroed == ("L0.mlp.F5@3",)
+    edit = {"L0.mlp_post.N5@3": interp.Zero()}
+    read = model.run(ids, save="L2.mlp.input", edit=edit).cache["L2.mlp.input"][0, 3]
+    assert effect.without == pytest.approx(float(late.encode(read)[7]), abs=1e-9)
+    assert effect.whole == pytest.approx(found.activation)
+    assert effect.lost > 0.7 > 0.1 > float(effect.lost_at_random.abs().max())
+    with pytest.raises(DictionaryError, match="no feature lies on the paths"):
+        without_paths(late, model, ids, feature_paths(late, model, ids, "L2.mlp.F7@3", k=1))
