@@ -26,7 +26,7 @@ thresholds below; their content gatherers look at the right option's text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from jaxtyping import Float
@@ -45,7 +45,7 @@ from interp.prompts.prompts import Prompts
 from interp.results import Provenance
 from interp.steering.ablation import ablate
 
-__all__ = ["Head", "carried", "letter_heads", "ranked_heads"]
+__all__ = ["Head", "carried", "letter_heads", "ranked_heads", "right_over_others"]
 
 Head = tuple[int, int]
 _LIEBERUM: Final = "Lieberum et al. 2023, arXiv:2307.09458"
@@ -104,6 +104,18 @@ def _measure(model: Model, asked: Prompts, seed: int) -> list[Behaviour]:
         Behaviour.of_heads("total effect", unit, lost.clean - lost.per_prompt),
         Behaviour("score", unit, ("all",), lost.clean[None].float().cpu()),
     ]
+
+
+def right_over_others(
+    model: Model, prompts: Prompts, *, what: Literal["letter", "option"] = "option"
+) -> Float[Tensor, "layer head"]:
+    """Attention from the last position to the right letter, or option, less the mean of the others.
+
+    A mean share over prompts, with the tokens of ``BEHIND`` behind each place: 1 is a head that looks at
+    the right one alone, 0 one that looks at all alike.
+    """
+    shares, labels = attention_from(model, prompts, "END"), labels_of(prompts)
+    return above(looks(shares, prompts, labels, what), prompts, labels).mean(-1)
 
 
 def _evenly(seen: Float[Tensor, "label layer head prompt"]) -> Float[Tensor, "layer head prompt"]:
