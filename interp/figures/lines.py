@@ -23,9 +23,14 @@ def lines(
     y_name: str,
     bands: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
     bottom: float | None = None,
+    beside: bool = False,
 ) -> Figure:
-    """Draw curves over named steps; ``bands`` gives (low, high) for some of them."""
-    width = min(max(4.2, 0.42 * len(x) + 2.4), _WIDEST)
+    """Draw curves over named steps; ``bands`` gives (low, high) for some of them.
+
+    ``beside`` puts their names to the right, where many of them would hide the curves.
+    """
+    names = 0.45 + 0.065 * max(map(len, curves), default=0) if beside else 0.0
+    width = min(max(4.2, 0.42 * len(x) + 2.4) + names, _WIDEST)
     with canvas(width, 2.9) as (figure, axes):
         steps = range(len(x))
         for i, (label, values) in enumerate(curves.items()):
@@ -33,11 +38,13 @@ def lines(
             if bands and label in bands:
                 low, high = bands[label]
                 axes.fill_between(steps, list(low), list(high), color=PALETTE[i], alpha=0.15)
-        put_x(axes, list(x), (width - 1.0) / len(x), 8.0)
+        put_x(axes, list(x), (width - names - 1.0) / len(x), 8.0)
         axes.set_xlabel(x_name)
         axes.set_ylabel(y_name)
-        axes.set_title(wrapped(title, width))
+        axes.set_title(wrapped(title, width - names))
         axes.set_ylim(bottom=bottom)
-        if len(curves) > 1:
+        if beside:
+            figure.legend(loc="outside right center", frameon=False)
+        elif len(curves) > 1:
             axes.legend(frameon=False)
     return figure

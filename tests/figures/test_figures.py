@@ -192,3 +192,15 @@ def test_labels_are_visible_and_short():
     assert len(short("x" * 50)) == 16
     assert font_for(1.0, most=6.5) == 6.5
     assert font_for(0.01, most=6.5) == 5.4
+
+
+def test_names_of_many_curves_stand_beside_them():
+    from interp.figures import lines
+
+    curves = {f"a curve called {i}": [0.1 * i, 0.5] for i in range(6)}
+    figure = lines(["L0", "L1"], curves, title="t", x_name="x", y_name="y", beside=True)
+    (axes,), (legend,) = figure.axes, figure.legends
+    figure.canvas.draw()
+    assert [text.get_text() for text in legend.get_texts()] == list(curves)
+    assert legend.get_window_extent().x0 >= axes.get_window_extent().x1
+    assert axes.get_legend() is None
