@@ -29,6 +29,7 @@ from interp.toys.batch import Batch
 __all__ = ["InContext"]
 
 _EXEMPLARS: Final = 1_000_033  # apart from the seeds of weights and batches
+_LABEL: Final = 0.16
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,10 @@ class InContext:
                 "two labels, so there must be at least two of each."
             )
 
-    n_ctx: int = 5
+    @property
+    def n_ctx(self) -> int:
+        """Tokens of a sequence."""
+        return 5
 
     @property
     def d_vocab(self) -> int:
@@ -77,15 +81,17 @@ class InContext:
 
     @property
     def features(self) -> Float[Tensor, "d_vocab d_features"]:
-        """A fixed vector for each token: exemplars at random, of length about 1, then a one-hot block for
-        labels, so that the trained map behind it holds a vector of its own for each label."""
+        """A fixed vector for each token: normal entries for exemplars; for labels a block of its own, where each
+        has one entry of .16, so that the trained map behind holds a vector of its own for each label.
+
+        Under initial weights of standard deviation 1/√d_in, exemplars enter the stream with entries of about
+        1 and labels of about .02, as in the paper's code.
+        """
         generator = torch.Generator().manual_seed(_EXEMPLARS + self.seed)
         count = self.classes + self.held_out
         out = torch.zeros(self.d_vocab, self.d_in + self.labels)
-        out[:count, : self.d_in] = (
-            torch.randn(count, self.d_in, generator=generator) / self.d_in**0.5
-        )
-        out[count:, self.d_in :] = torch.eye(self.labels)
+        out[:count, : self.d_in] = torch.randn(count, self.d_in, generator=generator)
+        out[count:, self.d_in :] = _LABEL * torch.eye(self.labels)
         return out
 
     def batch(self, n: int, generator: torch.Generator) -> Batch:
