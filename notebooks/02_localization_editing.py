@@ -172,20 +172,20 @@ study.claim(
 
 # %%
 def spared(seed, covariance, n=FEWER):
-    """Neighbours kept after the edit in the layer where edits rewrite most."""
-    best = int(rome[seed].by_layer("rewrite").mean.argmax())
+    """Neighbours kept after edits in the layer where tracing restores most."""
+    layer = int(rome[seed].by_layer("trace").mean.argmax())
     kept = 0.0
     for case in cases[seed][:n]:
         edit = editing.rome(
             model, case.prompt, case.subject, case.target,
-            layer=best, covariance=covariance, config=ROME, seed=seed,
+            layer=layer, covariance=covariance, config=ROME, seed=seed,
         )  # fmt: skip
         kept += editing.evaluate_edit(model, edit, case).neighbours_kept / n
     return kept
 
 
 study.claim(
-    "neighbours kept by ROME in its best layer",
+    "neighbours kept by ROME in the layer that tracing points at",
     {seed: spared(seed, keys) for seed in study.seeds},
     above=0.9,
     null={seed: spared(seed, None) for seed in study.seeds},
