@@ -2,6 +2,7 @@
 
 from interp.figures.attention_patterns import attention_patterns
 from interp.figures.bars import bars
+from interp.figures.curves import curves
 from interp.figures.grid import grid
 from interp.figures.heatmap import heatmap
 from interp.figures.lens_table import lens_table
@@ -13,6 +14,6 @@ from interp.figures.scatter import scatter
 from interp.figures.tracing import tracing
 
 __all__ = [
-    "attention_patterns", "bars", "grid", "heatmap", "lens_table", "lines", "panels", "points",
+    "attention_patterns", "bars", "curves", "grid", "heatmap", "lens_table", "lines", "panels", "points",
     "ranked", "scatter", "tracing",
 ]  # fmt: skip
