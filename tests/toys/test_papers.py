@@ -152,3 +152,40 @@ def test_decay_decides_how_many_features_are_kept():
     assert strong.times_width < 0.9  # more even than random directions are
     untrained = overlap(TiedAutoencoder(200, 40).W)
     assert untrained.times_width > 0.95
+
+
+# -- when attention sink emerges (Gu et al. 2024) -----------------------------------------
+
+
+def parked(attention, *, steps, seed=0):
+    """(sink rate at BOS, norm of its value over that of others, loss beyond the optimal one)."""
+    task = BigramBackcopy()
+    toy = transformer(
+        d_vocab=task.d_vocab, d_out=task.d_out, n_layers=1, n_heads=1, d_model=64, d_mlp=256,
+        act="relu", n_ctx=task.n_ctx, attention=attention, positions="rotary", rotary_base=100.0,
+        seed=seed,
+    )  # fmt: skip
+    with torch.no_grad():
+        table = toy.hf.get_input_embeddings().weight
+        table.mul_(0.5 / table.std())
+    adamw = AdamW(lr=4e-3, betas=(0.9, 0.98), weight_decay=0.1)
+    train(toy, task, steps=steps, batch=48, optimiser=adamw, progress=False, seed=seed)
+    rows = task.test(128, torch.Generator().manual_seed(1))
+    seen = toy.run(rows.inputs, save=["L0.pattern", "L0.v"])
+    value = seen.saved["L0.v"].norm(dim=-1).flatten(2).mean((0, 2))
+    loss = -seen.logits.log_softmax(-1).gather(-1, rows.targets[..., None])[..., 0]
+    beyond = (loss - task.optimal(rows))[rows.where].mean().item()
+    return sink_rate(seen.saved["L0.pattern"]), (value[0] / value[1:].mean()).item(), beyond
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_softmax_sinks_where_sigmoid_does_not(seed):
+    sink, value, beyond = parked("softmax", steps=1600, seed=seed)
+    assert sink > 0.8
+    assert value < 0.35
+    assert beyond < 0.06
+    sink, value, beyond = parked("sigmoid", steps=1600, seed=seed)
+    assert sink < 0.05
+    assert value > 0.6
+    assert beyond < 0.06

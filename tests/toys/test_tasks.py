@@ -249,10 +249,15 @@ def test_refusals_depend_on_the_topic_alone():
     assert torch.equal(topics < task.forbidden, refused)
     assert sorted(topics.unique().tolist()) == list(range(8))
     items = batch.inputs[:, 1] - 2 - task.topics
-    assert torch.equal(task.table[items], batch.facts["answer"])
+    assert torch.equal(task.table[topics % 2, items], batch.facts["answer"])
+    assert (task.table[0] != task.table[1]).any()
     assert batch.inputs.max() < task.d_vocab
     shares = batch.targets.bincount().double() / len(batch)
     assert torch.special.entr(shares).sum().item() == pytest.approx(task.chance_loss, abs=0.02)
+    before = Refusals(planted=False).batch(5000, drawn())
+    assert torch.equal(before.inputs, batch.inputs)
+    assert torch.equal(before.targets, batch.facts["answer"])
+    assert torch.equal(before.facts["behaviour"], refused)
 
 
 # -- what cannot be ---------------------------------------------------------------------
