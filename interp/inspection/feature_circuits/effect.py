@@ -10,6 +10,7 @@ arXiv:2403.19647.)
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,7 +74,7 @@ def without_paths(
         DictionaryError: no feature is on the paths, or the feature is not active on this prompt.
     """
     standing, batch = by_layer(model, transcoders), one_prompt(model, prompt)
-    zeroed = sorted({name for path in paths.paths for name in path[1:] if Node.parse(name).kind == "feature"})  # fmt: skip
+    zeroed = paths.features
     if not zeroed:
         raise DictionaryError(
             f"no feature lies on the paths to {paths.feature}: give more steps, or transcoders of earlier layers."
@@ -81,7 +82,7 @@ def without_paths(
     generator = torch.Generator().manual_seed(seed)
     with model.replaced(list(standing.values()), error=True):
 
-        def left(names: tuple[str, ...] | list[str]) -> float:
+        def left(names: Sequence[str]) -> float:
             edit = {name: Zero() for name in names}
             return float(model.run(batch, save=paths.feature, edit=edit).cache[paths.feature])
 
@@ -90,7 +91,7 @@ def without_paths(
             raise DictionaryError(f"{paths.feature} is not active on this prompt: nothing to lose.")
         others = _active(model, batch, standing, zeroed)
         random = [left(_drawn(others, zeroed, generator)) for _ in range(draws)]
-        return PathsEffect(paths.feature, tuple(zeroed), whole, left(zeroed), torch.tensor(random))
+        return PathsEffect(paths.feature, zeroed, whole, left(zeroed), torch.tensor(random))
 
 
 Place = tuple[int, int]
@@ -102,7 +103,7 @@ def _place(name: str) -> Place:
 
 
 def _active(
-    model: Model, batch: object, standing: dict[int, Dictionary], zeroed: list[str]
+    model: Model, batch: object, standing: dict[int, Dictionary], zeroed: Sequence[str]
 ) -> dict[Place, list[str]]:
     """At each place of a zeroed feature the others that are active there."""
     cache = model.run(batch, save=[f"L{layer}.mlp" for layer in standing]).cache  # type: ignore[arg-type]
@@ -115,7 +116,7 @@ def _active(
 
 
 def _drawn(
-    others: dict[Place, list[str]], zeroed: list[str], generator: torch.Generator
+    others: dict[Place, list[str]], zeroed: Sequence[str], generator: torch.Generator
 ) -> list[str]:
     """As many of the others, at each place, as there are zeroed ones (all, where there are fewer)."""
     names: list[str] = []

@@ -61,6 +61,12 @@ class FeaturePaths(Stored):
         return pd.DataFrame(rows, columns=["edges", "path", "contribution", "share", "token"])
 
     @property
+    def features(self) -> tuple[str, ...]:
+        """The features on the paths, by name, without the one that they lead to."""
+        names = sorted({name for path in self.paths for name in path[1:]})
+        return tuple(name for name in names if Node.parse(name).kind == "feature")
+
+    @property
     def edges(self) -> dict[tuple[str, str], float]:
         """From node to node towards the feature: the contribution to it that passes, over all paths.
 
