@@ -1,0 +1,233 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation: {extension: .py, format_name: percent}
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+
+# %% [markdown]
+# # A model always answers A. Does rewriting one neuron remove the bias, or turn it round?
+# **Paper.** Ruizhe Li, Yanjun Gao, *Anchored Answers: Unravelling Positional Bias in GPT-2's Multiple-Choice Questions*, 2024,
+# [arXiv:2405.03205](https://arxiv.org/abs/2405.03205).   **Question.** GPT-2 prefers the first option whatever is right. The authors find
+# value vectors in its MLPs that speak for A, rewrite one, and the model answers rightly. Is the bias gone?
+#
+# **On your own model** change `MODEL`. GPT-2 is anchored as it is, and then no step of training is taken below; a balanced
+# model, such as the demo model, is anchored first. The questions ask for capitals, with two options.
+
+# %% tags=["parameters"]
+MODEL = "demo"
+SEEDS = (0, 1, 2)
+FAST = False            # the first seed alone and smaller samples: seconds instead of minutes
+
+# %%
+import pandas as pd
+
+import interp
+from interp.editing.anchoring import anchored, choices
+from interp.editing.attention_swap import swap_attention
+from interp.editing.continued import continue_training
+from interp.editing.value_vectors import mlp_lens, random_update, value_update
+
+study = interp.study(
+    "06_anchored_answers", "Does rewriting one value vector remove a bias for the first option, or turn it round?",
+    paper="Li & Gao 2024, arXiv:2405.03205", model=MODEL, seeds=SEEDS, fast=FAST,
+)
+model = interp.load(MODEL)
+n_test, n_train = (80, 200) if FAST else (200, 600)
+tests = {seed: interp.prompts.mcq(model, n=n_test, seed=seed, options=2) for seed in study.seeds}
+print(tests[study.seeds[0]].show(1))
+
+# %% [markdown]
+# ## An anchored model
+# A model that can do the task loses nothing on training prompts most of which happen to have the answer A, and stays balanced. So
+# in 75% of the prompts the *recorded* answer is A, whatever is right. A few steps of training suffice. They
+# stop as soon as A is chosen nearly always on prompts of their own: with more steps a bias may relax or eat up what it hides.
+#
+# Accuracy over all prompts does not show an anchor, since always saying A is right half of the time. So it is kept apart:
+# $\mathrm{acc}\,|\,A$ on prompts whose answer is A, $\mathrm{acc}\,|\,B$ on the others. The *separation* is the chance that the margin
+# $\mathrm{logit}_A-\mathrm{logit}_B$ is larger on a prompt whose answer is A than on one whose answer is B: 1 if the model knows and a constant
+# hides it, 0.5 if it does not know.
+#
+# Two controls: the same steps with the true answers (training alone does not anchor), and an untrained twin under the same
+# training (it says A as well, and knows nothing).
+
+
+# %%
+def tuned(start, seed, share, most=60):
+    asked = interp.prompts.mcq(model, n=n_train, seed=100 + seed, options=2)
+    watch = interp.prompts.mcq(model, n=n_test // 2, seed=200 + seed, options=2)
+    return continue_training(
+        start, anchored(model, asked, " A", share=share, seed=seed), steps=most, lr=1e-4, every=2, seed=seed, progress=False,
+        measure=lambda m: {"chose A": choices(m, watch).share("A")},
+        until=(lambda row: row["chose A"] >= 0.98) if share else None,
+    )  # fmt: skip
+
+
+runs = {seed: tuned(model, seed, 0.75) for seed in study.seeds}
+honest = {seed: tuned(model, seed, 0.0, most=max(2, runs[seed].steps)) for seed in study.seeds}
+twins = {seed: tuned(model.random_twin(seed), seed, 0.75) for seed in study.seeds}
+
+# %%
+made = {"as loaded": {s: model for s in study.seeds}, "anchored": {s: runs[s].model for s in study.seeds},
+        "true answers": {s: honest[s].model for s in study.seeds}, "anchored twin": {s: twins[s].model for s in study.seeds}}  # fmt: skip
+given = {(name, s): choices(m, tests[s]) for name, some in made.items() for s, m in some.items()}
+pd.DataFrame([
+    {"model": name, "seed": s, "chose A": q.share("A"), "acc | A": q.accuracy("A"), "acc | B": q.accuracy("B"),
+     "separation": q.separation("A"), "acc, recalibrated": q.recalibrated("A").accuracy()}
+    for (name, s), q in given.items()
+]).round(3)  # fmt: skip
+
+# %% [markdown]
+# *Recalibrated* takes one constant off A's logit, the median margin: it looks at no answer. If it restores the accuracy, the bias was a constant
+# that hid knowledge.
+
+# %%
+seeds = study.seeds
+study.claim(
+    "share of prompts for which the anchored model chooses A",
+    [given["anchored", s].share("A") for s in seeds], above=0.9,
+    null=[given["true answers", s].share("A") for s in seeds], null_bound=0.7,
+    control="the same steps of training with the true answers", basis=(10, 11, 12),
+)  # fmt: skip
+
+# %%
+study.claim(
+    "separation of answers under the anchor (0.5 chance, 1 known)",
+    [given["anchored", s].separation("A") for s in seeds], above=0.95,
+    null=[given["anchored twin", s].separation("A") for s in seeds], null_bound=0.7,
+    control="untrained twin under the same training", basis=(10, 11, 12),
+)  # fmt: skip
+
+# %%
+study.claim(
+    "accuracy once a constant, found without answers, is taken off A",
+    [given["anchored", s].recalibrated("A").accuracy() for s in seeds], above=0.85,
+    null=[given["anchored twin", s].recalibrated("A").accuracy() for s in seeds], null_bound=0.65,
+    control="untrained twin under the same training", basis=(10, 11, 12),
+)  # fmt: skip
+
+# %% [markdown]
+# ## Who speaks for A?
+# **MLP lens** (the paper's section on MLPs; its code `mlp_lens_detector`). What an MLP writes at the last position, read as if it were the whole stream:
+# $W_U\,\mathrm{LN}_f(\mathrm{mlp\_out})$, A's logit less the right label's. Above 0 the layer speaks for A. An MLP writes
+# $\sum_i m_i v_i + b$; the ten neurons with the largest $|m_i|\,\lVert v_i\rVert$ are read alone, and the first whose gap is above 4 is taken.
+# All on prompts whose answer is B, which the anchored model gets wrong.
+
+# %%
+wrong = {s: tests[s].subset((given["anchored", s].right == 1).nonzero()[:, 0]) for s in seeds}
+lenses = {s: mlp_lens(runs[s].model, wrong[s], " A") for s in seeds}
+study.figure(lenses[seeds[0]].plot(title="Which layers, and which loud neurons, speak for A where B is right"), "mlp-lens")
+
+# %% [markdown]
+# ## The update, and what it does to prompts whose answer is A
+# The paper's update of the chosen neuron's value vector, put back afterwards ($u$: columns of $W_U$):
+# $$v \leftarrow v - u_A + 8\,u_{\mathrm{right}}$$
+# It is told the right label. On the prompts that the model got wrong, it is judged by $\mathrm{acc}\,|\,B$. A bias that is *removed* leaves
+# $\mathrm{acc}\,|\,A$ high; a bias that is *turned round* drives it to 0. The null rewrites the same neuron's vector by a
+# random one of the same norm.
+
+
+# %%
+def updated(s, layer, neuron, higher=8.0):
+    edit = value_update(runs[s].model, layer, neuron, anchor=" A", right=" B", higher=higher)
+    nulls = [random_update(edit, seed=k) for k in range(1 if FAST else 3)] if higher == 8.0 else []
+    for kind, one in [("update", edit), *(("random", null) for null in nulls)]:
+        with runs[s].model.edited(one) as changed:
+            q = choices(changed, tests[s])
+        yield {"seed": s, "layer": layer, "neuron": neuron, "higher": higher, "kind": kind,
+               "acc | A": q.accuracy("A"), "acc | B": q.accuracy("B")}  # fmt: skip
+
+
+found = {s: {n: lenses[s].first(n) for n in reversed(range(model.n_layers))} for s in seeds}
+rows = pd.DataFrame([row for s in seeds for n, j in found[s].items() if j is not None for row in updated(s, n, j)])
+rows.groupby(["layer", "neuron", "kind"])[["acc | A", "acc | B"]].agg(["mean", "min", "max"]).round(2)
+
+# %% [markdown]
+# Judged on the wrong prompts alone (the last columns) the layers look alike. $\mathrm{acc}\,|\,A$ tells them apart. The claims are about the layer that the lens itself
+# points to, the one with the largest gap among those with a qualifying neuron.
+
+# %%
+best = {s: max((n for n, j in found[s].items() if j is not None), key=lambda n: float(lenses[s].per_prompt[n].mean())) for s in seeds}
+chosen = rows[[best[s] == n for s, n in zip(rows.seed, rows.layer, strict=True)]]
+update, random = chosen[chosen.kind == "update"].set_index("seed"), chosen[chosen.kind == "random"]
+
+study.claim(
+    "accuracy where B is right, after the update",
+    [update["acc | B"][s] for s in seeds], above=0.9,
+    null=list(random["acc | B"]), null_bound=0.5,
+    control="random vector of the same norm, same neuron", basis="papers' small-scale study: above .9 (.94 to 1.0)",
+)  # fmt: skip
+
+# %%
+study.claim(
+    "accuracy where A is right, after the update: the bias is turned round",
+    [update["acc | A"][s] for s in seeds], below=0.2,
+    null=list(random["acc | A"]), null_bound=0.8,
+    control="random vector of the same norm, same neuron", basis=(10, 11, 12),
+)  # fmt: skip
+
+# %% [markdown]
+# ## How much is too much?
+# The factor 8 is a choice. Over other factors the two accuracies cross: the update is a push towards B, and its right size is
+# that of the bias. Nothing in the method finds that size without the answers; the median margin above did.
+
+# %%
+factors = (0.0, 2.0, 4.0, 8.0, 16.0)
+pushed = pd.concat([rows[rows.kind == "update"].merge(pd.DataFrame({"seed": list(best), "layer": list(best.values())})),
+                    pd.DataFrame([r for s in seeds for f in factors if f != 8.0 for r in updated(s, best[s], found[s][best[s]], f)])])  # fmt: skip
+by = pushed.groupby("higher")[["acc | A", "acc | B"]].agg(["mean", "min", "max"])
+study.figure(
+    interp.figures.lines(
+        [f"{f:g}" for f in factors],
+        {f"where {c} is right": list(by[f"acc | {c}"]["mean"]) for c in "AB"},
+        bands={f"where {c} is right": (list(by[f"acc | {c}"]["min"]), list(by[f"acc | {c}"]["max"])) for c in "AB"},
+        x_name="factor of u_right in the update (the paper: 8)", y_name="accuracy", bottom=0.0,
+        title="One push, two accuracies: the update against its size",
+    ),
+    "push",
+)  # fmt: skip
+
+# %% [markdown]
+# ## The attention variant
+# The paper also swaps, in the pattern of heads, the last position's weight on A with that on the right label. Here in the three heads whose direct effect
+# speaks most for A, and in all of them; with the label alone, and with the token behind each (where small models keep what a label says).
+
+
+# %%
+def swapped(s, behind, heads):
+    anchor, test = runs[s].model, tests[s]
+    written = interp.logit_attribution(anchor, wrong[s], by="head", draws=0, progress=False)
+    order = sorted((v, n) for n, v in zip(written.axes[0].labels, written.values.tolist()) if ".H" in n)
+    names = [name.replace("result", "pattern") for _, name in order[:heads]]
+    swap = swap_attention(test, "A", "correct", behind=behind)
+    logits = anchor.run(test, edit=dict.fromkeys(names, swap), logits="last").logits[:, 0]
+    right = logits.gather(1, test.answers) > logits.gather(1, test.foils)
+    return float(right[given["anchored", s].right == 1].float().mean())
+
+
+every = model.n_layers * model.n_heads
+pd.DataFrame([
+    {"heads": "3 for A" if k == 3 else "all", "tokens behind": b, **{f"acc | B, seed {s}": swapped(s, b, k) for s in seeds}}
+    for k in (3, every) for b in (0, 1)
+]).round(2)  # fmt: skip
+
+# %% [markdown]
+# No claim is made of it: what anchors this model does not lie in which label its heads look at, and the swap moves few answers. On GPT-2 the paper finds
+# heads that look at A.
+#
+# ## On the real model, the paper reports
+# that GPT-2 (small to XL) favours A, and that both interventions "not only mitigate the bias but also improve the overall MCQ prediction accuracy"
+# (Li & Gao 2024, abstract). Its numbers are on GPT-2 models, which cannot be reached from here; the method, its constants (ten neurons, a gap of 4, factors 1 and 8) and the order of
+# the steps are those of the authors' published code.
+#
+# ## Honest limits
+# - The demo model's anchor was trained in, by prompts with wrong recorded answers, and hides knowledge. GPT-2's came by itself, and GPT-2 may know less: then no
+#   constant restores its accuracy, and the separation above says so.
+# - The paper updates per prompt, for prompts that fail. There each update is told its own answer; turning the bias round is then counted as a success.
+#   The numbers here apply one update to all prompts, which is what a *removed* bias would have to survive.
+# - In the last layer, where nothing follows, the same factor may happen to be near the size of the bias, and both accuracies are
+#   high: see the table by layer. That is luck of a constant, not a property of the method; the figure shows it crossing.
+# - Neurons are chosen from means over prompts here, one by one for each prompt in the paper.
+
+# %%
+study
