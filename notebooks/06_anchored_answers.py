@@ -35,41 +35,42 @@ study = interp.study(
 model = interp.load(MODEL)
 n_test, n_train = (80, 200) if FAST else (200, 600)
 tests = {seed: interp.prompts.mcq(model, n=n_test, seed=seed, options=2) for seed in study.seeds}
+train = {seed: interp.prompts.mcq(model, n=n_train, seed=100 + seed, options=2) for seed in study.seeds}
+watch = {seed: interp.prompts.mcq(model, n=n_test // 2, seed=200 + seed, options=2) for seed in study.seeds}
 print(tests[study.seeds[0]].show(1))
 
 # %% [markdown]
 # ## An anchored model
-# A model that can do the task loses nothing on training prompts most of which happen to have the answer A, and stays balanced. So
-# in 75% of the prompts the *recorded* answer is A, whatever is right. A few steps of training suffice. They
-# stop as soon as A is chosen nearly always on prompts of their own: with more steps a bias may relax or eat up what it hides.
+# The demo model answers these questions rightly and is balanced: it would stay so on training prompts of which most happen to have the answer A.
+# So here the *recorded* answer is A in 75% of the prompts drawn by lot, whatever is right. A few steps of training suffice. They stop as soon
+# as A is chosen nearly always on prompts kept for that: with more steps a bias may relax, or eat up what it hides.
 #
 # Accuracy over all prompts does not show an anchor, since always saying A is right half of the time. So it is kept apart:
 # $\mathrm{acc}\,|\,A$ on prompts whose answer is A, $\mathrm{acc}\,|\,B$ on the others. The *separation* is the chance that the margin
-# $\mathrm{logit}_A-\mathrm{logit}_B$ is larger on a prompt whose answer is A than on one whose answer is B: 1 if the model knows and a constant
-# hides it, 0.5 if it does not know.
+# $\mathrm{logit}_A-\mathrm{logit}_B$ is larger on a prompt whose answer is A than on one whose answer is B (the area under the ROC curve): 1 if the
+# model knows and a constant hides it, 0.5 if it does not know.
 #
-# Two controls: the same steps with the true answers (training alone does not anchor), and an untrained twin under the same
-# training (it says A as well, and knows nothing).
+# Two controls take as many steps: one with the true answers (training alone does not anchor), one from random weights with the same recorded
+# answers (it says A as well, and knows nothing).
 
 
 # %%
-def tuned(start, seed, share, most=60):
-    asked = interp.prompts.mcq(model, n=n_train, seed=100 + seed, options=2)
-    watch = interp.prompts.mcq(model, n=n_test // 2, seed=200 + seed, options=2)
+def tuned(start, seed, share, steps=60, until=None):
     return continue_training(
-        start, anchored(model, asked, " A", share=share, seed=seed), steps=most, lr=1e-4, every=2, seed=seed, progress=False,
-        measure=lambda m: {"chose A": choices(m, watch).share("A")},
-        until=(lambda row: row["chose A"] >= 0.98) if share else None,
+        start, anchored(model, train[seed], " A", share=share, seed=seed), steps=steps, lr=1e-4, every=2, seed=seed, progress=False,
+        measure=lambda m: {"chose A": choices(m, watch[seed]).share("A")}, until=until,
     )  # fmt: skip
 
 
-runs = {seed: tuned(model, seed, 0.75) for seed in study.seeds}
-honest = {seed: tuned(model, seed, 0.0, most=max(2, runs[seed].steps)) for seed in study.seeds}
-twins = {seed: tuned(model.random_twin(seed), seed, 0.75) for seed in study.seeds}
+runs = {seed: tuned(model, seed, 0.75, until=lambda row: row["chose A"] >= 0.98) for seed in study.seeds}
+steps = {seed: max(2, run.steps) for seed, run in runs.items()}  # GPT-2 may take none
+honest = {seed: tuned(model, seed, 0.0, steps[seed]) for seed in study.seeds}
+twins = {seed: tuned(model.random_twin(seed), seed, 0.75, steps[seed]) for seed in study.seeds}
+pd.concat({seed: run.to_frame() for seed, run in runs.items()}, names=["seed", "row"]).droplevel("row").round(3)
 
 # %%
 made = {"as loaded": {s: model for s in study.seeds}, "anchored": {s: runs[s].model for s in study.seeds},
-        "true answers": {s: honest[s].model for s in study.seeds}, "anchored twin": {s: twins[s].model for s in study.seeds}}  # fmt: skip
+        "true answers": {s: honest[s].model for s in study.seeds}, "random weights": {s: twins[s].model for s in study.seeds}}  # fmt: skip
 given = {(name, s): choices(m, tests[s]) for name, some in made.items() for s, m in some.items()}
 pd.DataFrame([
     {"model": name, "seed": s, "chose A": q.share("A"), "acc | A": q.accuracy("A"), "acc | B": q.accuracy("B"),
@@ -78,8 +79,9 @@ pd.DataFrame([
 ]).round(3)  # fmt: skip
 
 # %% [markdown]
-# *Recalibrated* takes one constant off A's logit, the median margin: it looks at no answer. If it restores the accuracy, the bias was a constant
-# that hid knowledge.
+# *Recalibrated* takes one constant off A's logit, the median margin: it looks at no answer. Half of the prompts then get A, so where A is right a
+# little more or less often than that, as in any draw, the accuracy falls short of 1 by the difference: the model as loaded shows by how much. If it
+# restores the accuracy, the bias was a constant that hid knowledge.
 
 # %%
 seeds = study.seeds
@@ -94,27 +96,28 @@ study.claim(
 study.claim(
     "separation of answers under the anchor (0.5 chance, 1 known)",
     [given["anchored", s].separation("A") for s in seeds], above=0.95,
-    null=[given["anchored twin", s].separation("A") for s in seeds], null_bound=0.7,
-    control="untrained twin under the same training", basis=(10, 11, 12),
+    null=[given["random weights", s].separation("A") for s in seeds], null_bound=0.7,
+    control="random weights, the same training", basis=(10, 11, 12),
 )  # fmt: skip
 
 # %%
 study.claim(
     "accuracy once a constant, found without answers, is taken off A",
     [given["anchored", s].recalibrated("A").accuracy() for s in seeds], above=0.85,
-    null=[given["anchored twin", s].recalibrated("A").accuracy() for s in seeds], null_bound=0.65,
-    control="untrained twin under the same training", basis=(10, 11, 12),
+    null=[given["random weights", s].recalibrated("A").accuracy() for s in seeds], null_bound=0.65,
+    control="random weights, the same training", basis=(10, 11, 12),
 )  # fmt: skip
 
 # %% [markdown]
 # ## Who speaks for A?
-# **MLP lens** (the paper's section on MLPs; its code `mlp_lens_detector`). What an MLP writes at the last position, read as if it were the whole stream:
+# **MLP lens** (the paper's section on MLPs). What an MLP writes at the last position, read as if it were the whole stream:
 # $W_U\,\mathrm{LN}_f(\mathrm{mlp\_out})$, A's logit less the right label's. Above 0 the layer speaks for A. An MLP writes
 # $\sum_i m_i v_i + b$; the ten neurons with the largest $|m_i|\,\lVert v_i\rVert$ are read alone, and the first whose gap is above 4 is taken.
-# All on prompts whose answer is B, which the anchored model gets wrong.
+# All on prompts whose answer is B and that the anchored model gets wrong, as in the paper.
 
 # %%
-wrong = {s: tests[s].subset((given["anchored", s].right == 1).nonzero()[:, 0]) for s in seeds}
+q = {s: given["anchored", s] for s in seeds}
+wrong = {s: tests[s].subset(((q[s].right == 1) & (q[s].chosen == 0)).nonzero()[:, 0]) for s in seeds}
 lenses = {s: mlp_lens(runs[s].model, wrong[s], " A") for s in seeds}
 study.figure(lenses[seeds[0]].plot(title="Which layers, and which loud neurons, speak for A where B is right"), "mlp-lens")
 
@@ -122,9 +125,9 @@ study.figure(lenses[seeds[0]].plot(title="Which layers, and which loud neurons, 
 # ## The update, and what it does to prompts whose answer is A
 # The paper's update of the chosen neuron's value vector, put back afterwards ($u$: columns of $W_U$):
 # $$v \leftarrow v - u_A + 8\,u_{\mathrm{right}}$$
-# It is told the right label. On the prompts that the model got wrong, it is judged by $\mathrm{acc}\,|\,B$. A bias that is *removed* leaves
-# $\mathrm{acc}\,|\,A$ high; a bias that is *turned round* drives it to 0. The null rewrites the same neuron's vector by a
-# random one of the same norm.
+# It is told the right label, and judged on prompts that the model got wrong: by $\mathrm{acc}\,|\,B$. The other half of the prompts says what it
+# did. A bias that is *removed* leaves $\mathrm{acc}\,|\,A$ high; a bias that is *turned round* drives it to 0. The null adds to the same
+# neuron's vector a random one of the same norm.
 
 
 # %%
@@ -143,8 +146,9 @@ rows = pd.DataFrame([row for s in seeds for n, j in found[s].items() if j is not
 rows.groupby(["layer", "neuron", "kind"])[["acc | A", "acc | B"]].agg(["mean", "min", "max"]).round(2)
 
 # %% [markdown]
-# Judged on the wrong prompts alone (the last columns) the layers look alike. $\mathrm{acc}\,|\,A$ tells them apart. The claims are about the layer that the lens itself
-# points to, the one with the largest gap among those with a qualifying neuron.
+# Judged by $\mathrm{acc}\,|\,B$ alone, the update works in every layer that has such a neuron. $\mathrm{acc}\,|\,A$ tells what it works by, and the
+# random rows how far any vector of that norm goes at that neuron. The claims are about the layer
+# that the lens itself points to: the one with the largest gap among those with a qualifying neuron.
 
 # %%
 best = {s: max((n for n, j in found[s].items() if j is not None), key=lambda n: float(lenses[s].per_prompt[n].mean())) for s in seeds}
@@ -155,7 +159,7 @@ study.claim(
     "accuracy where B is right, after the update",
     [update["acc | B"][s] for s in seeds], above=0.9,
     null=list(random["acc | B"]), null_bound=0.5,
-    control="random vector of the same norm, same neuron", basis="papers' small-scale study: above .9 (.94 to 1.0)",
+    control="random vector of the same norm, same neuron", basis=(10, 11, 12),
 )  # fmt: skip
 
 # %%
@@ -164,6 +168,19 @@ study.claim(
     [update["acc | A"][s] for s in seeds], below=0.2,
     null=list(random["acc | A"]), null_bound=0.8,
     control="random vector of the same norm, same neuron", basis=(10, 11, 12),
+)  # fmt: skip
+
+# %%
+shown = {
+    "as loaded": [given["as loaded", s] for s in seeds], "anchored": [given["anchored", s] for s in seeds],
+    "less the median margin": [given["anchored", s].recalibrated("A") for s in seeds],
+}  # fmt: skip
+bars = {name: [sum(q.accuracy(c) for q in some) / len(some) for c in "AB"] for name, some in shown.items()}
+bars |= {"the paper's update": list(update[["acc | A", "acc | B"]].mean()), "random update": list(random[["acc | A", "acc | B"]].mean())}
+study.figure(
+    interp.figures.bars(list(bars), {f"where {c} is right": [v[i] for v in bars.values()] for i, c in enumerate("AB")},
+                        unit="accuracy, mean over seeds", title="A bias removed, and a bias turned round"),
+    "accuracies",
 )  # fmt: skip
 
 # %% [markdown]
@@ -189,31 +206,31 @@ study.figure(
 
 # %% [markdown]
 # ## The attention variant
-# The paper also swaps, in the pattern of heads, the last position's weight on A with that on the right label. Here in the three heads whose direct effect
-# speaks most for A, and in all of them; with the label alone, and with the token behind each (where small models keep what a label says).
+# The paper also swaps, in the pattern of heads, the last position's weight on A with that on the right label. On prompts whose answer is A that changes
+# nothing by definition; here A and B change places on all prompts, in the three heads whose direct effect speaks most for A and in all heads, at the
+# labels alone and with the token behind each. The control is the model as loaded: it has no bias that a swap could remove.
 
 
 # %%
-def swapped(s, behind, heads):
-    anchor, test = runs[s].model, tests[s]
-    written = interp.logit_attribution(anchor, wrong[s], by="head", draws=0, progress=False)
+def swapped(m, s, behind, heads):
+    written = interp.logit_attribution(m, wrong[s], by="head", draws=0, progress=False)
     order = sorted((v, n) for n, v in zip(written.axes[0].labels, written.values.tolist()) if ".H" in n)
     names = [name.replace("result", "pattern") for _, name in order[:heads]]
-    swap = swap_attention(test, "A", "correct", behind=behind)
-    logits = anchor.run(test, edit=dict.fromkeys(names, swap), logits="last").logits[:, 0]
-    right = logits.gather(1, test.answers) > logits.gather(1, test.foils)
-    return float(right[given["anchored", s].right == 1].float().mean())
+    edit = dict.fromkeys(names, swap_attention(tests[s], "A", "B", behind=behind))
+    logits = m.run(tests[s], edit=edit, logits="last").logits[:, 0]
+    ok = (logits.gather(1, tests[s].answers) > logits.gather(1, tests[s].foils))[:, 0].float().cpu()
+    return {"acc | A": float(ok[q[s].right == 0].mean()), "acc | B": float(ok[q[s].right == 1].mean())}
 
 
-every = model.n_layers * model.n_heads
 pd.DataFrame([
-    {"heads": "3 for A" if k == 3 else "all", "tokens behind": b, **{f"acc | B, seed {s}": swapped(s, b, k) for s in seeds}}
-    for k in (3, every) for b in (0, 1)
-]).round(2)  # fmt: skip
+    {"model": name, "heads": heads, "tokens behind": b, "seed": s, **swapped(made[name][s], s, b, k)}
+    for name in ("as loaded", "anchored") for heads, k in (("3 for A", 3), ("all", None)) for b in (0, 1) for s in seeds
+]).groupby(["model", "heads", "tokens behind"])[["acc | A", "acc | B"]].agg(["mean", "min", "max"]).round(2)  # fmt: skip
 
 # %% [markdown]
-# No claim is made of it: what anchors this model does not lie in which label its heads look at, and the swap moves few answers. On GPT-2 the paper finds
-# heads that look at A.
+# No claim is made of it. At the labels alone the swap changes few answers: this anchor does not lie in which label the heads look at. With the token behind
+# each, in all heads, it gives back a part of the answers where B is right, on some seeds more than on others, and spares those where A is
+# right; the model as loaded hardly changes under it. So it reaches something of the bias and does not turn it round, but what is left is left to luck.
 #
 # ## On the real model, the paper reports
 # that GPT-2 (small to XL) favours A, and that both interventions "not only mitigate the bias but also improve the overall MCQ prediction accuracy"
