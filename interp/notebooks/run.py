@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import NotebookError
-from interp.notebooks import record
+from interp.notebooks import index, record
 from interp.notebooks.plan import CLAIMS, Plan, plan
 from interp.notebooks.record import Entry
-from interp.notebooks.source import Source, cells_digest
+from interp.notebooks.source import Source, cells_digest, find
 
 __all__ = ["Outcome", "run"]
 
@@ -92,6 +92,8 @@ def run(
             for process in alive:
                 process.send_signal(signal.SIGINT)
             raise
+    sources = {source.name: source for source in find(Path(folder))}
+    index.update(planned.out / "README.md", record.read(planned.out / CLAIMS), sources)
     return sorted(outcomes, key=lambda outcome: outcome.name)
 
 

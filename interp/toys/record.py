@@ -139,9 +139,7 @@ class ToyRun:
         tensors = {f"model/{name}": x for name, x in weights.items()}
         for step, kept in self.checkpoints.items():
             tensors |= {f"step-{step}/{name}": x for name, x in kept.items()}
-        columns = {
-            name: torch.tensor(v, dtype=torch.float64) for name, v in self.history.items()
-        }
+        columns = {name: torch.tensor(v, dtype=torch.float64) for name, v in self.history.items()}
         tensors |= {f"history/{name}": x for name, x in columns.items()}
         described = getattr(self.model, "to_json", None)
         meta = {

@@ -147,7 +147,10 @@ def as_setup(module: nn.Module, **options: Any) -> dict[str, Any]:
     for name, x in sorted(module.state_dict().items()):
         digest.update(f"{name}{list(x.shape)}".encode())
         digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return {**{name: _told(value) for name, value in options.items()}, "initial": digest.hexdigest()}
+    return {
+        **{name: _told(value) for name, value in options.items()},
+        "initial": digest.hexdigest(),
+    }
 
 
 def _told(value: Any) -> Any:

@@ -47,7 +47,9 @@ class Sweep:
     def __repr__(self) -> str:
         numbers = [name for name in (self.rows[0] if self.rows else {}) if name not in self.options]
         stopped = "" if self.finished else "; stopped"
-        return f"Sweep({len(self)} runs over {', '.join(self.options)}: {', '.join(numbers)}{stopped})"
+        return (
+            f"Sweep({len(self)} runs over {', '.join(self.options)}: {', '.join(numbers)}{stopped})"
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """A row for each run."""

@@ -190,9 +190,7 @@ class Toy:
         n_ctx = self.anatomy.n_ctx
         if inputs.dim() != axes or inputs.is_floating_point() != self.reads_vectors:
             expected = "vectors [batch, pos, d_in]" if self.reads_vectors else "ids [batch, pos]"
-            raise RunError(
-                f"this toy reads {expected}; given {inputs.dtype} {list(inputs.shape)}."
-            )
+            raise RunError(f"this toy reads {expected}; given {inputs.dtype} {list(inputs.shape)}.")
         if n_ctx is not None and inputs.shape[1] > n_ctx:
             raise RunError(f"{inputs.shape[1]} positions are more than this toy's n_ctx={n_ctx}.")
 
@@ -231,7 +229,9 @@ class Toy:
         """
         folder = Path(folder)
         if not (folder / "config.json").is_file():
-            raise CheckpointError(f"there is no toy in {str(folder)!r}; expected what Toy.save wrote.")
+            raise CheckpointError(
+                f"there is no toy in {str(folder)!r}; expected what Toy.save wrote."
+            )
         hf = HookedForCausalLM.from_pretrained(
             folder, attn_implementation="eager", local_files_only=True
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from interp import notebooks
+from interp.notebooks import index
 from interp.notebooks.source import cells_digest
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +47,13 @@ def test_what_is_recorded_is_of_the_text_as_it_stands(name):
     assert executed["metadata"]["interp"]["source"] == source.digest
     counts = [c["execution_count"] for c in executed["cells"] if c["cell_type"] == "code"]
     assert counts == list(range(1, len(counts) + 1))  # once, from top to bottom
+
+
+def test_the_page_of_notebooks_is_of_the_recorded_claims():
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert page.count(index.BEGIN) == page.count(index.END) == 1
+    between = page.partition(index.BEGIN)[2].partition(index.END)[0].strip()
+    assert between == index.rendered(ENTRIES, SOURCES).strip()
 
 
 def test_every_figure_belongs_to_a_notebook_and_is_there():

@@ -29,7 +29,6 @@ from interp.toys.batch import Batch
 __all__ = ["InContext"]
 
 _EXEMPLARS: Final = 1_000_033  # apart from the seeds of weights and batches
-_LABEL: Final = 0.16
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,8 @@ class InContext:
         labels: labels that a sequence draws its two from.
         held_out: exemplars that only :meth:`novel` draws from.
         d_in: entries of an exemplar's fixed vector.
+        exemplar_size, label_size: what the fixed vectors of exemplars and labels are multiplied by. The
+            smaller exemplars are beside labels, the longer a model names labels before it looks them up.
         shuffled: the target is one of the sequence's two labels at random, whatever the query: nothing is
             there to be learned beyond the labels' names, and no model gets below ln 2. The null.
         seed: of the exemplars' vectors.
@@ -54,6 +55,8 @@ class InContext:
     labels: int = 5
     held_out: int = 100
     d_in: int = 64
+    exemplar_size: float = 1.0
+    label_size: float = 0.16
     shuffled: bool = False
     seed: int = 0
 
@@ -62,6 +65,11 @@ class InContext:
             raise ToyError(
                 f"InContext(classes={self.classes}, labels={self.labels}): a sequence has two classes and "
                 "two labels, so there must be at least two of each."
+            )
+        if min(self.exemplar_size, self.label_size) <= 0:
+            raise ToyError(
+                f"InContext(exemplar_size={self.exemplar_size}, label_size={self.label_size}): expected "
+                "positive sizes; at 0 all exemplars, or all labels, are the same vector."
             )
 
     @property
@@ -82,16 +90,17 @@ class InContext:
     @property
     def features(self) -> Float[Tensor, "d_vocab d_features"]:
         """A fixed vector for each token: normal entries for exemplars; for labels a block of its own, where each
-        has one entry of .16, so that the trained map behind holds a vector of its own for each label.
+        has one entry, so that the trained map behind holds a vector of its own for each label.
 
-        Under initial weights of standard deviation 1/√d_in, exemplars enter the stream with entries of about
-        1 and labels of about .02, as in the paper's code.
+        Under initial weights of standard deviation 1/√d_in and the sizes as they are, exemplars enter the stream
+        with entries of about 1 and labels of about .02, as in the paper's code.
         """
         generator = torch.Generator().manual_seed(_EXEMPLARS + self.seed)
         count = self.classes + self.held_out
         out = torch.zeros(self.d_vocab, self.d_in + self.labels)
-        out[:count, : self.d_in] = torch.randn(count, self.d_in, generator=generator)
-        out[count:, self.d_in :] = _LABEL * torch.eye(self.labels)
+        exemplars = torch.randn(count, self.d_in, generator=generator)
+        out[:count, : self.d_in] = self.exemplar_size * exemplars
+        out[count:, self.d_in :] = self.label_size * torch.eye(self.labels)
         return out
 
     def batch(self, n: int, generator: torch.Generator) -> Batch:
