@@ -36,7 +36,7 @@ model = interp.load(MODEL)
 n_test, n_train = (80, 200) if FAST else (200, 600)
 tests = {seed: interp.prompts.mcq(model, n=n_test, seed=seed, options=2) for seed in study.seeds}
 train = {seed: interp.prompts.mcq(model, n=n_train, seed=100 + seed, options=2) for seed in study.seeds}
-watch = {seed: interp.prompts.mcq(model, n=n_test // 2, seed=200 + seed, options=2) for seed in study.seeds}
+watch = {seed: interp.prompts.mcq(model, n=100, seed=200 + seed, options=2) for seed in study.seeds}
 print(tests[study.seeds[0]].show(1))
 
 # %% [markdown]
@@ -62,7 +62,7 @@ def tuned(start, seed, share, steps=60, until=None):
     )  # fmt: skip
 
 
-runs = {seed: tuned(model, seed, 0.75, until=lambda row: row["chose A"] >= 0.98) for seed in study.seeds}
+runs = {seed: tuned(model, seed, 0.75, until=lambda row: row["chose A"] >= 0.99) for seed in study.seeds}
 steps = {seed: max(2, run.steps) for seed, run in runs.items()}  # GPT-2 may take none
 honest = {seed: tuned(model, seed, 0.0, steps[seed]) for seed in study.seeds}
 twins = {seed: tuned(model.random_twin(seed), seed, 0.75, steps[seed]) for seed in study.seeds}
@@ -113,13 +113,14 @@ study.claim(
 # **MLP lens** (the paper's section on MLPs). What an MLP writes at the last position, read as if it were the whole stream:
 # $W_U\,\mathrm{LN}_f(\mathrm{mlp\_out})$, A's logit less the right label's. Above 0 the layer speaks for A. An MLP writes
 # $\sum_i m_i v_i + b$; the ten neurons with the largest $|m_i|\,\lVert v_i\rVert$ are read alone, and the first whose gap is above 4 is taken.
-# All on prompts whose answer is B and that the anchored model gets wrong, as in the paper.
+# All on prompts whose answer is B and that the anchored model gets wrong, as in the paper. The figure (the first seed) shows each layer's MLP, and of its
+# ten neurons the one with the largest gap; the rule takes the loudest of those that pass, which may be another.
 
 # %%
 q = {s: given["anchored", s] for s in seeds}
 wrong = {s: tests[s].subset(((q[s].right == 1) & (q[s].chosen == 0)).nonzero()[:, 0]) for s in seeds}
 lenses = {s: mlp_lens(runs[s].model, wrong[s], " A") for s in seeds}
-study.figure(lenses[seeds[0]].plot(title="Which layers, and which loud neurons, speak for A where B is right"), "mlp-lens")
+study.figure(lenses[seeds[0]].plot(title="Who speaks for A where B is right"), "mlp-lens")
 
 # %% [markdown]
 # ## The update, and what it does to prompts whose answer is A
@@ -179,7 +180,7 @@ bars = {name: [sum(q.accuracy(c) for q in some) / len(some) for c in "AB"] for n
 bars |= {"the paper's update": list(update[["acc | A", "acc | B"]].mean()), "random update": list(random[["acc | A", "acc | B"]].mean())}
 study.figure(
     interp.figures.bars(list(bars), {f"where {c} is right": [v[i] for v in bars.values()] for i, c in enumerate("AB")},
-                        unit="accuracy, mean over seeds", title="A bias removed, and a bias turned round"),
+                        unit="accuracy, mean over seeds", title="A bias removed, and a bias turned round", beside=True),
     "accuracies",
 )  # fmt: skip
 
@@ -199,7 +200,7 @@ study.figure(
         {f"where {c} is right": list(by[f"acc | {c}"]["mean"]) for c in "AB"},
         bands={f"where {c} is right": (list(by[f"acc | {c}"]["min"]), list(by[f"acc | {c}"]["max"])) for c in "AB"},
         x_name="factor of u_right in the update (the paper: 8)", y_name="accuracy", bottom=0.0,
-        title="One push, two accuracies: the update against its size",
+        title="One push, two accuracies",
     ),
     "push",
 )  # fmt: skip
