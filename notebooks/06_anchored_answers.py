@@ -17,7 +17,7 @@
 # %% tags=["parameters"]
 MODEL = "demo"
 SEEDS = (0, 1, 2)
-FAST = False            # the first seed alone and smaller samples: seconds instead of minutes
+FAST = False  # the first seed alone and smaller samples: seconds instead of minutes
 
 # %%
 import pandas as pd
@@ -29,14 +29,23 @@ from interp.editing.continued import continue_training
 from interp.editing.value_vectors import mlp_lens, random_update, value_update
 
 study = interp.study(
-    "06_anchored_answers", "Does rewriting one value vector remove a bias for the first option, or turn it round?",
-    paper="Li & Gao 2024, arXiv:2405.03205", model=MODEL, seeds=SEEDS, fast=FAST,
+    "06_anchored_answers",
+    "Does rewriting one value vector remove a bias for the first option, or turn it round?",
+    paper="Li & Gao 2024, arXiv:2405.03205",
+    model=MODEL,
+    seeds=SEEDS,
+    fast=FAST,
 )
 model = interp.load(MODEL)
-n_test, n_train = (80, 200) if FAST else (200, 600)
-tests = {seed: interp.prompts.mcq(model, n=n_test, seed=seed, options=2) for seed in study.seeds}
-train = {seed: interp.prompts.mcq(model, n=n_train, seed=100 + seed, options=2) for seed in study.seeds}
-watch = {seed: interp.prompts.mcq(model, n=100, seed=200 + seed, options=2) for seed in study.seeds}
+n_test, n_train, n_watch = (80, 120, 60) if FAST else (200, 600, 100)
+
+
+def asked(n, first_seed=0):
+    """Questions anew for each seed."""
+    return {s: interp.prompts.mcq(model, n=n, seed=first_seed + s, options=2) for s in study.seeds}
+
+
+tests, train, watch = asked(n_test), asked(n_train, 100), asked(n_watch, 200)
 print(tests[study.seeds[0]].show(1))
 
 # %% [markdown]
@@ -62,15 +71,24 @@ def tuned(start, seed, share, steps=60, until=None):
     )  # fmt: skip
 
 
-runs = {seed: tuned(model, seed, 0.75, until=lambda row: row["chose A"] >= 0.99) for seed in study.seeds}
-steps = {seed: max(2, run.steps) for seed, run in runs.items()}  # GPT-2 may take none
-honest = {seed: tuned(model, seed, 0.0, steps[seed]) for seed in study.seeds}
-twins = {seed: tuned(model.random_twin(seed), seed, 0.75, steps[seed]) for seed in study.seeds}
-pd.concat({seed: run.to_frame() for seed, run in runs.items()}, names=["seed", "row"]).droplevel("row").round(3)
+def enough(row):
+    return row["chose A"] >= 0.99
+
+
+seeds = study.seeds
+runs = {s: tuned(model, s, 0.75, until=enough) for s in seeds}
+steps = {s: max(2, runs[s].steps) for s in seeds}  # GPT-2 may take none
+honest = {s: tuned(model, s, 0.0, steps[s]) for s in seeds}
+twins = {s: tuned(model.random_twin(s), s, 0.75, steps[s]) for s in seeds}
+pd.concat([run.to_frame().assign(seed=s) for s, run in runs.items()]).set_index("seed").round(3)
 
 # %%
-made = {"as loaded": {s: model for s in study.seeds}, "anchored": {s: runs[s].model for s in study.seeds},
-        "true answers": {s: honest[s].model for s in study.seeds}, "random weights": {s: twins[s].model for s in study.seeds}}  # fmt: skip
+made = {
+    "as loaded": dict.fromkeys(seeds, model),
+    "anchored": {s: runs[s].model for s in seeds},
+    "true answers": {s: honest[s].model for s in seeds},
+    "random weights": {s: twins[s].model for s in seeds},
+}
 given = {(name, s): choices(m, tests[s]) for name, some in made.items() for s, m in some.items()}
 pd.DataFrame([
     {"model": name, "seed": s, "chose A": q.share("A"), "acc | A": q.accuracy("A"), "acc | B": q.accuracy("B"),
@@ -84,7 +102,6 @@ pd.DataFrame([
 # restores the accuracy, the bias was a constant that hid knowledge.
 
 # %%
-seeds = study.seeds
 study.claim(
     "share of prompts for which the anchored model chooses A",
     [given["anchored", s].share("A") for s in seeds], above=0.9,
@@ -117,8 +134,8 @@ study.claim(
 # ten neurons the one with the largest gap; the rule takes the loudest of those that pass, which may be another.
 
 # %%
-q = {s: given["anchored", s] for s in seeds}
-wrong = {s: tests[s].subset(((q[s].right == 1) & (q[s].chosen == 0)).nonzero()[:, 0]) for s in seeds}
+fails = {s: (given["anchored", s].right == 1) & (given["anchored", s].chosen == 0) for s in seeds}
+wrong = {s: tests[s].subset(fails[s].nonzero()[:, 0]) for s in seeds}
 lenses = {s: mlp_lens(runs[s].model, wrong[s], " A") for s in seeds}
 study.figure(lenses[seeds[0]].plot(title="Who speaks for A where B is right"), "mlp-lens")
 
@@ -132,9 +149,9 @@ study.figure(lenses[seeds[0]].plot(title="Who speaks for A where B is right"), "
 
 
 # %%
-def updated(s, layer, neuron, higher=8.0):
+def updated(s, layer, neuron, higher=8.0, draws=1 if FAST else 3):
     edit = value_update(runs[s].model, layer, neuron, anchor=" A", right=" B", higher=higher)
-    nulls = [random_update(edit, seed=k) for k in range(1 if FAST else 3)] if higher == 8.0 else []
+    nulls = [random_update(edit, seed=k) for k in range(draws)]
     for kind, one in [("update", edit), *(("random", null) for null in nulls)]:
         with runs[s].model.edited(one) as changed:
             q = choices(changed, tests[s])
@@ -142,9 +159,11 @@ def updated(s, layer, neuron, higher=8.0):
                "acc | A": q.accuracy("A"), "acc | B": q.accuracy("B")}  # fmt: skip
 
 
-found = {s: {n: lenses[s].first(n) for n in reversed(range(model.n_layers))} for s in seeds}
-rows = pd.DataFrame([row for s in seeds for n, j in found[s].items() if j is not None for row in updated(s, n, j)])
-rows.groupby(["layer", "neuron", "kind"])[["acc | A", "acc | B"]].agg(["mean", "min", "max"]).round(2)
+every = {s: {n: lenses[s].first(n) for n in range(model.n_layers)} for s in seeds}
+found = {s: {n: j for n, j in every[s].items() if j is not None} for s in seeds}
+rows = pd.DataFrame(row for s in seeds for n, j in found[s].items() for row in updated(s, n, j))
+both, spread = ["acc | A", "acc | B"], ["mean", "min", "max"]
+rows.groupby(["layer", "neuron", "kind"])[both].agg(spread).round(2)
 
 # %% [markdown]
 # Judged by $\mathrm{acc}\,|\,B$ alone, the update works in every layer that has such a neuron. $\mathrm{acc}\,|\,A$ tells what it works by, and the
@@ -152,7 +171,8 @@ rows.groupby(["layer", "neuron", "kind"])[["acc | A", "acc | B"]].agg(["mean", "
 # that the lens itself points to: the one with the largest gap among those with a qualifying neuron.
 
 # %%
-best = {s: max((n for n, j in found[s].items() if j is not None), key=lambda n: float(lenses[s].per_prompt[n].mean())) for s in seeds}
+gaps = {s: lenses[s].per_prompt.mean(-1) for s in seeds}
+best = {s: max(found[s], key=lambda n, s=s: float(gaps[s][n])) for s in seeds}
 chosen = rows[[best[s] == n for s, n in zip(rows.seed, rows.layer, strict=True)]]
 update, random = chosen[chosen.kind == "update"].set_index("seed"), chosen[chosen.kind == "random"]
 
@@ -171,15 +191,22 @@ study.claim(
     control="random vector of the same norm, same neuron", basis=(10, 11, 12),
 )  # fmt: skip
 
+
 # %%
+def mean(some):
+    return [sum(q.accuracy(c) for q in some) / len(some) for c in "AB"]
+
+
+anchor = [given["anchored", s] for s in seeds]
 shown = {
-    "as loaded": [given["as loaded", s] for s in seeds], "anchored": [given["anchored", s] for s in seeds],
-    "less the median margin": [given["anchored", s].recalibrated("A") for s in seeds],
-}  # fmt: skip
-bars = {name: [sum(q.accuracy(c) for q in some) / len(some) for c in "AB"] for name, some in shown.items()}
-bars |= {"the paper's update": list(update[["acc | A", "acc | B"]].mean()), "random update": list(random[["acc | A", "acc | B"]].mean())}
+    "as loaded": mean([given["as loaded", s] for s in seeds]),
+    "anchored": mean(anchor),
+    "less the median margin": mean([q.recalibrated("A") for q in anchor]),
+    "the paper's update": list(update[both].mean()),
+    "random update": list(random[both].mean()),
+}
 study.figure(
-    interp.figures.bars(list(bars), {f"where {c} is right": [v[i] for v in bars.values()] for i, c in enumerate("AB")},
+    interp.figures.bars(list(shown), {f"where {c} is right": [v[i] for v in shown.values()] for i, c in enumerate("AB")},
                         unit="accuracy, mean over seeds", title="A bias removed, and a bias turned round", beside=True),
     "accuracies",
 )  # fmt: skip
@@ -191,9 +218,10 @@ study.figure(
 
 # %%
 factors = (0.0, 2.0, 4.0, 8.0, 16.0)
-pushed = pd.concat([rows[rows.kind == "update"].merge(pd.DataFrame({"seed": list(best), "layer": list(best.values())})),
-                    pd.DataFrame([r for s in seeds for f in factors if f != 8.0 for r in updated(s, best[s], found[s][best[s]], f)])])  # fmt: skip
-by = pushed.groupby("higher")[["acc | A", "acc | B"]].agg(["mean", "min", "max"])
+pushed = pd.DataFrame(
+    row for s in seeds for f in factors for row in updated(s, best[s], found[s][best[s]], f, 0)
+)
+by = pushed.groupby("higher")[both].agg(spread)
 study.figure(
     interp.figures.lines(
         [f"{f:g}" for f in factors],
@@ -215,23 +243,25 @@ study.figure(
 # %%
 def swapped(m, s, behind, heads):
     written = interp.logit_attribution(m, wrong[s], by="head", draws=0, progress=False)
-    order = sorted((v, n) for n, v in zip(written.axes[0].labels, written.values.tolist()) if ".H" in n)
-    names = [name.replace("result", "pattern") for _, name in order[:heads]]
+    by_effect = sorted(zip(written.values.tolist(), written.axes[0].labels, strict=True))
+    names = [n.replace("result", "pattern") for _, n in by_effect if ".H" in n][:heads]
     edit = dict.fromkeys(names, swap_attention(tests[s], "A", "B", behind=behind))
     logits = m.run(tests[s], edit=edit, logits="last").logits[:, 0]
     ok = (logits.gather(1, tests[s].answers) > logits.gather(1, tests[s].foils))[:, 0].float().cpu()
-    return {"acc | A": float(ok[q[s].right == 0].mean()), "acc | B": float(ok[q[s].right == 1].mean())}
+    right = given["anchored", s].right
+    return {name: float(ok[right == place].mean()) for place, name in enumerate(both)}
 
 
 pd.DataFrame([
     {"model": name, "heads": heads, "tokens behind": b, "seed": s, **swapped(made[name][s], s, b, k)}
     for name in ("as loaded", "anchored") for heads, k in (("3 for A", 3), ("all", None)) for b in (0, 1) for s in seeds
-]).groupby(["model", "heads", "tokens behind"])[["acc | A", "acc | B"]].agg(["mean", "min", "max"]).round(2)  # fmt: skip
+]).groupby(["model", "heads", "tokens behind"])[both].agg(spread).round(2)  # fmt: skip
 
 # %% [markdown]
 # No claim is made of it. At the labels alone the swap changes few answers: this anchor does not lie in which label the heads look at. With the token behind
 # each, in all heads, it gives back a part of the answers where B is right, on some seeds more than on others, and spares those where A is
-# right; the model as loaded hardly changes under it. So it reaches something of the bias and does not turn it round, but what is left is left to luck.
+# right; the model as loaded hardly changes under it. So it reaches something of the bias and does
+# not turn it round; how much, depends on what attention happens to stand at the other place.
 #
 # ## On the real model, the paper reports
 # that GPT-2 (small to XL) favours A, and that both interventions "not only mitigate the bias but also improve the overall MCQ prediction accuracy"

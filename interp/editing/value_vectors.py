@@ -127,7 +127,9 @@ def mlp_lens(model: Model, prompts: Prompts, anchor: str | int, *, top: int = 10
             _gap(model, cache[f"L{layer}.mlp_out@END"], ids), best.indices, best.values,
             m[:, best.indices].mean(0), _gap(model, alone, ids).mean(0),
         ))  # fmt: skip
-    gap, neurons, loudness, m, gaps = (torch.stack(part).cpu() for part in zip(*layers, strict=True))
+    gap, neurons, loudness, m, gaps = (
+        torch.stack(part).cpu() for part in zip(*layers, strict=True)
+    )
     name = str(anchor) if isinstance(anchor, int) else anchor
     origin = Provenance.of(model, prompts, verb="mlp_lens", anchor=name, top=top)
     return MlpLens(name, gap, neurons, loudness, m, gaps, origin)
