@@ -6,14 +6,19 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["interrupts"]
+
+_ACTIVE: Final[list[list[int]]] = []
 
 
 @contextmanager
 def interrupts() -> Iterator[list[int]]:
-    """A list that is no longer empty after Ctrl-C; a second Ctrl-C is raised at once."""
+    """A list that is no longer empty after Ctrl-C; a second Ctrl-C is raised at once.
+
+    Where one block stands inside another (a training run in a sweep), all of them are told.
+    """
     seen: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield seen  # only the main thread is told of signals
@@ -22,10 +27,13 @@ def interrupts() -> Iterator[list[int]]:
     def note(number: int, frame: Any) -> None:
         if seen:
             raise KeyboardInterrupt
-        seen.append(number)
+        for told in _ACTIVE:
+            told.append(number)
 
     before = signal.signal(signal.SIGINT, note)
+    _ACTIVE.append(seen)
     try:
         yield seen
     finally:
+        _ACTIVE.pop()
         signal.signal(signal.SIGINT, before)

@@ -115,7 +115,10 @@ def sweep(
         for options in plan:
             key = _key(options)
             if key not in done and not interrupted:
-                done[key] = {**options, **_numbers(fn(**options), options)}
+                row = {**options, **_numbers(fn(**options), options)}
+                if interrupted:  # the run may have been cut short: it is done again
+                    break
+                done[key] = row
                 if path is not None:
                     _append(path, done[key])
             bar.advance(what=", ".join(f"{n} {v}" for n, v in options.items()))

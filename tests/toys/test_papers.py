@@ -77,6 +77,7 @@ def corrupted(*, p=59, width=300, steps=300, corruption=0.35, seed=0):
     return found, model.ipr().mean().item()
 
 
+@pytest.mark.slow
 def test_aperiodic_neurons_memorise_and_periodic_ones_know_the_rule():
     found, ipr = corrupted()
     assert found["none"][0] > 0.8
@@ -143,6 +144,7 @@ def squeezed(m, gamma, *, n=200, steps=400, seed=0):
     return overlap(model.W)
 
 
+@pytest.mark.slow
 def test_decay_decides_how_many_features_are_kept():
     for m in (8, 40):
         strong, weak = squeezed(m, -1.0), squeezed(m, 1.0)
