@@ -109,7 +109,10 @@ def _probe(anatomy: Anatomy) -> str | None:
 def _difference(base: Base, layer: int) -> float:
     """Between a block's output and its replay, on a tail and on one column."""
     x, out = base.resid[layer], base.resid[layer + 1]
-    places: tuple[Where, ...] = (Tail(base.width // 2), Picked(torch.full((1, len(base)), base.width - 1)))
+    places: tuple[Where, ...] = (
+        Tail(base.width // 2),
+        Picked(torch.full((1, len(base)), base.width - 1)),
+    )
     return max(
         _relative(run_block(base, layer, where.take(x, 1), where, [], _nothing), where.take(out, 1))
         for where in places

@@ -44,7 +44,7 @@ def curves(
             look: dict[str, Any] = {
                 "color": PALETTE[i % len(PALETTE)], "linestyle": _DASHES[i // len(PALETTE) % 4],
             }  # fmt: skip
-            rows = [list(row) for row in given] if _nested(given) else [list(given)]  # type: ignore[call-overload, arg-type]
+            rows = _rows(given)
             if len(rows) > 1:
                 for row in rows:
                     axes.plot(steps[: len(row)], row, linewidth=0.7, alpha=0.45, **look)
@@ -68,5 +68,7 @@ def curves(
     return figure
 
 
-def _nested(values: Any) -> bool:
-    return len(values) > 0 and hasattr(values[0], "__len__")
+def _rows(given: Any) -> list[list[float]]:
+    """One row for each seed, or the only one."""
+    nested = len(given) > 0 and hasattr(given[0], "__len__")
+    return [list(row) for row in given] if nested else [list(given)]

@@ -113,7 +113,9 @@ def transformer(
     toy = _built(config, seed)
     if features is not None:
         with torch.no_grad():
-            toy.hf.get_input_embeddings().weight.copy_(features)
+            table = toy.hf.model.embed.weight
+            assert isinstance(table, Tensor)
+            table.copy_(features)
     return toy
 
 

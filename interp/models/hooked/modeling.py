@@ -38,7 +38,9 @@ class HookedPreTrainedModel(PreTrainedModel):
     @property
     def _supports_sdpa(self) -> bool:
         """The fused kernel has no soft-cap, and weighs by softmax."""
-        return self.config.attention_softcap is None and self.config.attention_weighting == "softmax"
+        return (
+            self.config.attention_softcap is None and self.config.attention_weighting == "softmax"
+        )
 
 
 class HookedModel(HookedPreTrainedModel):
