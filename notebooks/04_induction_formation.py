@@ -37,9 +37,9 @@ study = interp.study(
     seeds=SEEDS,
     fast=FAST,
 )
-HEADS, LONG = 8, 300 if FAST else 600
+HEADS, LONG = 8, 300 if FAST else 500
 STEPS, SMALL, EVERY = (
-    (700, 0.12, 10) if FAST else (3000, 0.08, 10)
+    (700, 0.12, 10) if FAST else (2000, 0.1, 10)
 )  # section 4: exemplars' size, steps at most
 LEARNED = 0.4 * math.log(2)  # nats: the paper's loss at which the circuit is there
 
