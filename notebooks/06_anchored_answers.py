@@ -265,7 +265,7 @@ pd.DataFrame([
 #
 # ## On the real model, the paper reports
 # that GPT-2 (small to XL) favours A, and that both interventions "not only mitigate the bias but also improve the overall MCQ prediction accuracy"
-# (Li & Gao 2024, abstract). Its numbers are on GPT-2 models, which cannot be reached from here; the method, its constants (ten neurons, a gap of 4, factors 1 and 8) and the order of
+# (Li & Gao 2024, abstract). Its numbers are of GPT-2 models and are not compared with those of a small one; the method, its constants (ten neurons, a gap of 4, factors 1 and 8) and the order of
 # the steps are those of the authors' published code.
 #
 # ## Honest limits
