@@ -264,7 +264,7 @@ pd.DataFrame([
 # not turn it round; how much, depends on what attention happens to stand at the other place.
 #
 # ## On the real model, the paper reports
-# that GPT-2 (small to XL) favours A, and that both interventions "not only mitigate the bias but also improve the overall MCQ prediction accuracy"
+# that the GPT-2 family favours A, and that its interventions "not only mitigate the bias but also improve the overall MCQ prediction accuracy"
 # (Li & Gao 2024, abstract). Its numbers are of GPT-2 models and are not compared with those of a small one; the method, its constants (ten neurons, a gap of 4, factors 1 and 8) and the order of
 # the steps are those of the authors' published code.
 #
