@@ -18,6 +18,7 @@ def bars(
     title: str,
     unit: str,
     lines: Mapping[str, float] | None = None,
+    beside: bool = False,
 ) -> Figure:
     """Horizontal bars, the first name on top; one colour for each series.
 
@@ -25,6 +26,7 @@ def bars(
         series: values for each name, in ``unit``; several are drawn side by side. In place of
             NaN stands "not run".
         lines: labelled vertical lines, such as a baseline or a threshold.
+        beside: put the names of the series to the right, where bars leave them no room.
     """
     count = len(series)
     with canvas(WIDTH, max(1.8, 0.9 + 0.24 * len(names) * max(1, 0.7 * count))) as (figure, axes):
@@ -42,6 +44,8 @@ def bars(
             axes.axvline(value, color=PALETTE[5], linewidth=1, linestyle="--", label=label)
         axes.set_xlabel(unit)
         axes.set_title(wrapped(title, 4.6))
-        if count > 1 or lines:
+        if beside:
+            figure.legend(loc="outside right center", frameon=False)
+        elif count > 1 or lines:
             axes.legend(loc="best", frameon=False)
     return figure

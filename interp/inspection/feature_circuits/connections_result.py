@@ -139,7 +139,8 @@ class Connections(Stored):
         return pd.DataFrame(rows, columns=["target", "sources", "spearman", "shuffled"])
 
     def plot(self, target: int, *, title: str | None = None) -> Figure:
-        """For one target feature, each source's two factors: what it can do, and how much it is there.
+        """For one target feature, two factors of each source that is ever active with it: what it can do, and how
+        much it is there.
 
         Raises:
             DictionaryError: no such feature.
@@ -148,7 +149,7 @@ class Connections(Stored):
         from interp.figures.style import PALETTE, canvas, wrapped
 
         together = self._together()
-        frame = self.into(target, top=len(self.written))
+        frame = self.into(target, top=len(self.written)).query("together > 0")
         with canvas(4.6, 3.6) as (figure, axes):
             colours = [PALETTE[0] if value >= 0 else PALETTE[1] for value in frame["dependent"]]
             axes.scatter(frame["invariant"], frame["together"], s=12, color=colours, linewidths=0, alpha=0.7)  # fmt: skip

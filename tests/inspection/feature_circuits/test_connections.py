@@ -81,7 +81,9 @@ def test_the_mean_over_a_corpus_is_that_of_the_terms(model, tmp_path):
     again = Connections.load(found.save(tmp_path / "c.safetensors"))
     assert torch.equal(again.dependent, found.dependent)
     assert "targets seen active" in repr(found)
-    assert found.plot(5).axes[0].get_xlabel().startswith("input-invariant")
+    axes = found.plot(5).axes[0]
+    assert axes.get_xlabel().startswith("input-invariant")
+    assert len(axes.collections[0].get_offsets()) == int((found.together[:, 5] > 0).sum())
 
 
 @pytest.mark.bad_input
