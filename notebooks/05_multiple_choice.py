@@ -448,6 +448,8 @@ figure = interp.figures.points(
 study.figure(figure, "keys")
 
 # %% [markdown]
+# Keys behind the right option stand apart, at whichever label: what this head looks for is "the option before me fits", rather than a number.
+#
 # ## 7. Is it the Nth item? Other labels
 # If heads use "Nth item of an enumeration", it should not matter what the labels are. So change them: the letters out of order, names, numbers. Each
 # question then has two answers: by **label**, the word printed at the right option, and by **place**, the letter that usually stands there. A
@@ -519,9 +521,11 @@ study.claim(
 )
 
 # %% [markdown]
-# So there is an "Nth item" in it: the model hardly ever reads the label, and names the letter of the *place* well above chance. But that is not all
-# either, or the labels would change nothing. Do the directions of section 6, fitted on letters in order, carry it? Now $d$ is asked by
-# place. In logits: the model as it is, its share of $d$ with letters in order, and the strongest heads at their mean, with three directions, and
+# So there is an "Nth item" in it: with names as labels the printed one is at chance, and the letter of the *place* is well above. Letters out of
+# order are read too, a little; with numbers hardly anything is left. If the item's number were all, labels would change nothing.
+#
+# Do the directions of section 6, fitted on letters in order, carry the place? Now $d$ is asked by place. In logits: the model as it
+# is, its share of $d$ with letters in order, and the strongest heads at their mean, with three directions, and
 # with random ones.
 
 # %%
@@ -594,7 +598,8 @@ study.claim(
 # %% [markdown]
 # Both sentences of the paper hold here: the few directions do carry the item's number, and the item's number is only a part of what
 # the model uses. With three directions $d$ may even *rise* under other labels: the projection takes out what is strange about
-# them (the mean it puts in is that of the usual letters).
+# them, and the mean it puts in is that of the usual letters. Where the heads at their mean do as well as the heads themselves
+# (numbers), there is nothing left to carry.
 #
 # ## On the real model, the paper reports
 # Chinchilla 70B on MMLU: logit attribution, attention patterns and patching "naturally scale", and give "a small set of output nodes (attention heads and
