@@ -43,7 +43,7 @@ study = interp.study(
 first = study.seeds[0]
 CORPUS = "demo"
 TOKENS, PASSES, FEATURES, K, RATE = (
-    (14_000, 7, 768, 24, 1.5e-2) if FAST else (120_000, 2, 1024, 17, 8e-3)
+    (14_000, 7, 768, 24, 1.5e-2) if FAST else (120_000, 2, 1024, 16, 8e-3)
 )
 SCORED, PROMPTS, SPANS = (1_000, 4, 24) if FAST else (5_000, 10, 96)
 model = interp.load(MODEL)
@@ -84,7 +84,7 @@ where = int(on_years.values[:, 0].argmin())
 cost.to_frame("nats lost"), f"early {early}, late {late}, years {where}"
 
 # %%
-study.figure(on_years.plot(title="greater-than without an MLP's output at a position"), "which-mlp")
+study.figure(on_years.plot(title="greater-than without one MLP"), "which-mlp")
 
 # %% [markdown]
 # The MLP that the loss needs most is `early`; `late` is the one behind it (the last layer aside) that it needs most. The question
@@ -108,7 +108,6 @@ sites = [f"L{n}.mlp" for n in layers]
 store = interp.harvest(
     model, CORPUS, sites, folder.name, tokens=TOKENS, dtype="float32", progress=False
 )
-store
 
 
 # %%
@@ -151,21 +150,9 @@ def values(metric, of="transcoder"):
     return {seed: one.value(metric, of) for seed, one in found.items()}
 
 
-METRICS = [
-    "fvu",
-    "l0",
-    "dead",
-    "ce_original",
-    "ce_spliced",
-    "ce_mean",
-    "ce_zero",
-    "ce_recovered_mean",
-    "kl",
-]
+shown = ["fvu", "l0", "dead", "ce_original", "ce_spliced", "ce_mean", "ce_recovered_mean", "kl"]
 frame = pd.concat([found[first].to_frame(), null.to_frame()])
-frame[frame.metric.isin(METRICS)].pivot(index="metric", columns="dictionary", values="value").loc[
-    METRICS
-]
+frame.pivot(index="metric", columns="dictionary", values="value").loc[shown]
 
 # %%
 study.claim(
@@ -212,7 +199,7 @@ study.figure(
 
 # %% [markdown]
 # The transcoder has to *compute* what the SAE only has to copy, with as many active features, and loses hardly more. **A good
-# reconstruction is no evidence of meaning, though**: the untrained twin's MLP can be transcoded as well.
+# reconstruction is no evidence of meaning, though**: the MLP of the untrained twin knows nothing, and can be transcoded too.
 
 # %%
 twin = model.random_twin(first, check=False)
@@ -382,7 +369,7 @@ used = list(dict.fromkeys(n.partition("@")[0] for n in paths.features if n.start
 words = inspection.de_embed(tcs[first][source], model, used, top=1)
 labels = {unit: words.words[i] for unit, i in zip(used, words.top_ids[:, 0], strict=True)}
 text = model.to_string(one.clean.ids[0][one.clean.mask[0]][1:])
-study.figure(paths.plot(labels=labels, title=f"what leads to {name} in “{text}”"), "path")
+study.figure(paths.plot(labels=labels, title=f"what leads to {name} in\n“{text}”"), "path")
 
 # %%
 paths.to_frame().groupby("edges").head(3)
@@ -392,8 +379,9 @@ paths.to_frame().groupby("edges").head(3)
 # token of the vocabulary where the path begins, carry it through the head, and ask what it would contribute to the feature.
 
 # %%
-way = next(path for path in paths.paths if ".H" in path[-1])
-inspection.de_embed_path(tcs[first], model, one, way, top=8).to_frame()[
+ways = [path[:-1] for path in paths.paths if path[-1].startswith("embed") and ".H" in path[-2]]
+way = ways[0] if ways else paths.paths[0][:1]
+inspection.de_embed_path(tcs[first], model, one, way, top=6).to_frame()[
     ["name", "top", "top_value", "bottom", "bottom_value"]
 ]
 
