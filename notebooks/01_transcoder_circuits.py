@@ -43,9 +43,9 @@ study = interp.study(
 first = study.seeds[0]
 CORPUS = "demo"
 TOKENS, PASSES, FEATURES, K, RATE = (
-    (14_000, 7, 768, 24, 1.5e-2) if FAST else (120_000, 2, 1024, 16, 8e-3)
+    (16_000, 7, 768, 22, 1.5e-2) if FAST else (120_000, 2, 1024, 16, 8e-3)
 )
-SCORED, PROMPTS, SPANS = (1_000, 4, 24) if FAST else (5_000, 10, 96)
+SCORED, PROMPTS, SPANS = (1_000, 4, 32) if FAST else (5_000, 10, 96)
 model = interp.load(MODEL)
 model
 
@@ -369,7 +369,7 @@ used = list(dict.fromkeys(n.partition("@")[0] for n in paths.features if n.start
 words = inspection.de_embed(tcs[first][source], model, used, top=1)
 labels = {unit: words.words[i] for unit, i in zip(used, words.top_ids[:, 0], strict=True)}
 text = model.to_string(one.clean.ids[0][one.clean.mask[0]][1:])
-study.figure(paths.plot(labels=labels, title=f"what leads to {name} in\n“{text}”"), "path")
+study.figure(paths.plot(labels=labels, title=f"what leads to {name} in “{text}”"), "path")
 
 # %%
 paths.to_frame().groupby("edges").head(3)

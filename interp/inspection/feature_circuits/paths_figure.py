@@ -34,7 +34,7 @@ def paths_figure(
     nodes = {name: Node.parse(name) for name in names}
     columns = sorted({node.place for node in nodes.values() if node.place is not None})
     places, rows, top = _places(nodes, columns)
-    headline = wrapped(title or f"what leads to {found.feature}", WIDTH - 0.6)
+    headline = wrapped(title or f"what leads to {found.feature}", WIDTH - 1.6)
     with sheet(WIDTH, min(8.0, 1.1 + _LINE * top + 0.17 * headline.count("\n"))) as figure:
         axes = figure.subplots()
         _edges(axes, found.edges, places)
