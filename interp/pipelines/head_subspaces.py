@@ -51,6 +51,8 @@ __all__ = ["HeadSubspaces", "head_subspaces", "low_rank"]
 Centre = Literal["label", "all"]
 Part = Literal["q", "k", "v"]
 _PARTS: Final = ("q", "k", "v")
+#: What varies by less than this share of its size does not vary.
+_ROUNDING: Final = 1e-5
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,7 +65,8 @@ class HeadSubspaces:
         behind: how many tokens behind a label count as the label.
         mean: by head and part, μ; one row for each place, or a single one.
         basis: by head and part, orthonormal rows, the strongest direction first.
-        variance: by head and part, the share of the variance along each.
+        variance: by head and part, the share of the variance along each; NaN where nothing varies (in the
+            first block last tokens, and labels, of all prompts are alike), and the directions mean nothing.
     """
 
     heads: tuple[Head, ...]
@@ -95,11 +98,15 @@ def head_subspaces(
         behind: how many tokens behind a label are taken with it.
 
     Raises:
-        ModelError: no such head. RunError: an unknown ``centre``. PromptError: no labelled options.
+        ModelError: no such head.
+        RunError: an unknown ``centre``, or a negative ``behind``.
+        PromptError: no labelled options.
     """
     chosen = _checked(model, heads)
     if centre not in ("label", "all"):
         raise RunError(f"centre={centre!r}; expected 'label' or 'all'.")
+    if behind < 0:
+        raise RunError(f"behind={behind}; expected how many tokens after each label, 0 or more.")
     layers = sorted({layer for layer, _ in chosen})
     run = model.run(
         prompts, save=[f"L{n}.{part}" for n in layers for part in _PARTS], logits="none"
@@ -115,7 +122,7 @@ def head_subspaces(
             values, vectors = torch.linalg.eigh(spread.T @ spread)
             key = ((layer, head), part)
             mean[key], basis[key] = mu, vectors.T.flip(0).contiguous()
-            variance[key] = (values.flip(0).clamp(min=0) / values.clamp(min=0).sum()).cpu()
+            variance[key] = _shares(values.flip(0), x)
     return HeadSubspaces(chosen, centre, behind, mean, basis, variance)
 
 
@@ -141,11 +148,12 @@ def low_rank(
         seed: of these.
 
     Raises:
-        RunError: ranks beyond the head's width, or parts other than q, k and v.
+        RunError: ranks beyond the head's width, parts other than q, k and v, or options of another number
+            than the subspaces were fitted on.
+        PromptError: no labelled options.
     """
-    for part in parts:
-        if not part or set(part) - set(_PARTS):
-            raise RunError(f"parts={list(parts)}; expected letters of 'qkv', such as 'qk'.")
+    if not parts or not all(part and set(part) <= set(_PARTS) for part in parts):
+        raise RunError(f"parts={list(parts)}; expected letters of 'qkv', such as 'qk'.")
     if not ranks or not all(0 < rank <= model.d_head for rank in ranks):
         raise RunError(f"ranks={list(ranks)}; expected 1 to {model.d_head}, the head's width.")
     asked = against_all(prompts)
@@ -249,6 +257,17 @@ def _random(rank: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]
         return torch.linalg.qr(drawn).Q.T.to(basis)
 
     return pick
+
+
+def _shares(
+    squares: Float[Tensor, " d_head"], x: Float[Tensor, "prompt place d_head"]
+) -> Float[Tensor, " d_head"]:
+    """Each direction's share of the variance; NaN where all of it is rounding of ``x``."""
+    squares = squares.clamp(min=0)
+    total = squares.sum()
+    if total <= _ROUNDING**2 * x.square().sum():
+        return torch.full_like(squares, torch.nan).cpu()
+    return (squares / total).cpu()
 
 
 def _columns(prompts: Prompts, part: str, behind: int) -> Int[Tensor, "prompt place"]:

@@ -53,27 +53,30 @@ def against_all(prompts: Prompts) -> Prompts:
     """The same prompts with every other label as a foil: scores are centred over the labels.
 
     Where each prompt draws labels of its own, they are the tokens at its own label positions; there
-    each must be the token that answers (the labels stand behind a space there and here).
+    each must be the token that answers (the labels stand behind a space there and here). So it is where
+    the prompts are so few that not every label is some prompt's answer or foil.
+
+    Raises:
+        PromptError: no labelled options, no answers and foils, or labels that cannot be told.
     """
-    assert prompts.answers is not None  # of this task
-    assert prompts.foils is not None
+    names = labels_of(prompts)
+    if prompts.answers is None or prompts.foils is None:
+        raise PromptError("these prompts have labelled options; expected answers and foils too.")
     rows = torch.stack(
-        [
-            prompts.clean.ids.gather(1, prompts.columns(name)[:, None])[:, 0]
-            for name in labels_of(prompts)
-        ],
-        1,
+        [prompts.clean.ids.gather(1, prompts.columns(name)[:, None])[:, 0] for name in names], 1
     )
     drawn = rows.sort(-1).values
-    if bool((drawn == drawn[0]).all()):  # the same labels everywhere, in whatever order
-        every = torch.cat([prompts.answers.flatten(), prompts.foils.flatten()]).unique()
-        listed = [[int(i) for i in every if i >= 0 and i != a] for a in prompts.answers[:, 0]]
+    every = torch.cat([prompts.answers.flatten(), prompts.foils.flatten()]).unique()
+    every = every[every >= 0]
+    alike = bool((drawn == drawn[0]).all())  # the same labels everywhere, in whatever order
+    if alike and len(every) >= len(names):
+        listed = [[int(i) for i in every if i != a] for a in prompts.answers[:, 0]]
         return replace(prompts, foils=torch.tensor(listed), foil_texts=None)
     right = rows == prompts.answers[:, :1].to(rows)
     if not bool((right.sum(-1) == 1).all()):
         raise PromptError(
             f"among {rows.shape[1]} labels the answer of some prompt is not found once: expected prompts whose "
-            "answer is the very token that labels its option."
+            "answer is the very token that labels its option, or more prompts that all have the same labels."
         )
     others = rows[~right].view(len(prompts), -1)
     return replace(prompts, foils=others, foil_texts=None)

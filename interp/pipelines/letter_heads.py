@@ -32,8 +32,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.errors import ModelError
-from interp.metrics import METRICS
+from interp.errors import ModelError, ResultError, RunError, nearest
+from interp.metrics import METRICS, recovered
 from interp.models.model import Model
 from interp.pipelines.attending import attention, attention_from
 from interp.pipelines.behaviour import Behaviour
@@ -124,8 +124,8 @@ def _evenly(seen: Float[Tensor, "label layer head prompt"]) -> Float[Tensor, "la
 
 
 def _kinds(score: float) -> Sequence[Kind]:
-    """The kinds; effects must be 2% of the score ``d``."""
-    small = 0.02 * score
+    """The kinds; effects must be 2% of the size of ``d``, for the right letter even if ``d`` is against it."""
+    small = max(0.02 * abs(score), 1e-6)  # a criterion of 0 or less would ask for the other sign
     return [
         kind("correct letter", _LIEBERUM, [
             ("attention END→correct letter above others", 0.2), ("direct effect", small),
@@ -146,10 +146,18 @@ def _kinds(score: float) -> Sequence[Kind]:
 
 
 def ranked_heads(roles: Roles, behaviour: str = "total effect") -> tuple[Head, ...]:
-    """All heads, the one that does most of a behaviour first."""
+    """All heads, the one that does most of a behaviour first.
+
+    Raises:
+        ResultError: no such behaviour was measured.
+    """
+    if behaviour not in roles.behaviours:
+        raise ResultError(
+            f"no behaviour {behaviour!r} was measured; nearest: {nearest(behaviour, roles.behaviours)}."
+        )
     values = roles.values[roles.behaviours.index(behaviour)]
     order = values.nan_to_num(-torch.inf).argsort(descending=True, stable=True).tolist()
-    names = [roles.nodes[i] for i in order]
+    names = [roles.nodes[i] for i in order if roles.nodes[i].startswith("a")]
     return tuple(
         (int(layer), int(head))
         for name in names
@@ -168,11 +176,13 @@ def carried(
 
     Args:
         order: every head of the model once, the first to be kept first.
-        most: the largest ``k``; None: all heads.
+        most: the largest ``k``, 0 or more; None: all heads.
         seed: of the resampling.
 
     Raises:
         ModelError: not every head once.
+        RunError: a negative ``most``.
+        GapError: nothing is lost with every head resampled, so there is nothing to carry.
         PromptError, RunError: as in :func:`letter_heads`.
     """
     every = {(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)}
@@ -181,13 +191,15 @@ def carried(
             f"order names {len(set(order))} of the {len(every)} heads; expected every head of "
             f"{model.name!r} once, as (layer, head): see ranked_heads."
         )
+    if most is not None and most < 0:
+        raise RunError(f"most={most}; expected a number of heads from 0 to {len(every)}, or None.")
     names = [f"L{layer}.H{head}.z@END" for layer, head in order]
     stop = len(names) if most is None else min(most + 1, len(names))
     lost = ablate(
         model, against_all(prompts), [" + ".join(names[k:]) for k in range(stop)],
         method="resample", metric="logit_diff", seed=seed, progress=False,
     )  # fmt: skip
-    clean, kept = lost.clean.mean(), lost.per_prompt.flatten(0, -2).mean(-1)
+    kept = lost.per_prompt.reshape(stop, -1)
     if most is None or most >= len(names):
-        kept = torch.cat([kept, clean[None]])
-    return (kept - kept[0]) / (clean - kept[0])
+        kept = torch.cat([kept, lost.clean[None]])
+    return recovered(kept, lost.clean, kept[0])

@@ -64,9 +64,10 @@ class LowRank(Stored):
         return self._share(self.random[row, column - 1], row).tolist() if column else []
 
     def complement_share(self, part: str, rank: int) -> float:
-        """The same of everything but the subspace."""
+        """The same of everything but the subspace; at rank 0 that is all there is."""
         row, column = self._at(part, rank)
-        return float(self._share(self.complement[row, column - 1], row)) if column else 1.0
+        score = self.complement[row, column - 1] if column else self.clean.mean()
+        return float(self._share(score, row))
 
     def _at(self, part: str, rank: int) -> tuple[int, int]:
         for axis, label in zip(self.axes, (part, str(rank)), strict=True):
