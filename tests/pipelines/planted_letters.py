@@ -111,11 +111,12 @@ def questions(n: int, *, seed: int = 0) -> Prompts:
     for _ in range(n):
         contents = source.sample(range(_CONTENTS), _LABELS)
         correct, other = source.sample(range(_LABELS), 2)
-        blocks = [
-            [_LABELS + _CONTENTS + content, _FILLER, _FILLER, label]
+        listed = [
+            token
             for label, content in enumerate(contents)
+            for token in (_LABELS + _CONTENTS + content, _FILLER, _FILLER, label)
         ]
-        rows.append([_LABELS + contents[correct], *sum(blocks, []), _END])
+        rows.append([_LABELS + contents[correct], *listed, _END])
         right.append(correct)
         wrong.append(other)
     places = torch.tensor(right)
