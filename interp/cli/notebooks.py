@@ -70,6 +70,7 @@ def claims(names: Names = None, folder: Folder = Path("notebooks"), json: Json =
     """The claims of the notebooks as they were last executed."""
     from interp import notebooks
     from interp.errors import NotebookError
+    from interp.notebooks.source import named
 
     path = folder / notebooks.CLAIMS
     if not path.exists():
@@ -77,8 +78,7 @@ def claims(names: Names = None, folder: Folder = Path("notebooks"), json: Json =
             f"no {path}: 'interp notebooks run --folder {folder}' executes the notebooks and writes it."
         )
     entries = notebooks.read(path)
-    chosen = {source.name for source in notebooks.find(folder, names or ())}
-    _print([entry for name, entry in entries.items() if name in chosen], json)
+    _print([entries[name] for name in named(entries, names or (), folder)], json)
 
 
 @guarded

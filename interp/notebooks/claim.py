@@ -75,6 +75,11 @@ class Claim:
                 f"claim {self.name!r}: null_bound={self.null_bound:g} lies on the good side of the threshold "
                 f"{self.threshold}, so a control could show the effect and be let through."
             )
+        if not self.basis:
+            raise NotebookError(
+                f"claim {self.name!r}: basis={self.basis!r} says nothing; expected where its threshold comes "
+                "from, in words, or the seeds that it was fixed on."
+            )
         if not isinstance(self.basis, str):
             object.__setattr__(self, "basis", tuple(int(s) for s in self.basis))
             if both := sorted(set(self.basis) & set(self.values)):
@@ -155,7 +160,10 @@ class Claim:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The claim as JSON values, with what follows from it."""
+        """The claim as JSON values, with what follows from it.
+
+        JSON has no nan and no infinity: a notebook that held one could not be opened. They are written as text.
+        """
         out = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
@@ -164,8 +172,9 @@ class Claim:
         numbers = list(self.values.values())
         return {
             **out,
-            "values": {str(seed): value for seed, value in self.values.items()},
-            "mean": self.mean, "low": min(numbers), "high": max(numbers), "holds": self.holds,
+            "values": {str(seed): _finite(value) for seed, value in self.values.items()},
+            "null": list(map(_finite, self.null)), "mean": _finite(self.mean),
+            "low": _finite(min(numbers)), "high": _finite(max(numbers)), "holds": self.holds,
         }  # fmt: skip
 
     @classmethod
@@ -176,6 +185,10 @@ class Claim:
         if "paper" in own:
             own["paper"] = Paper(**own["paper"])
         return cls(**own)
+
+
+def _finite(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
 
 
 def spread(values: Sequence[float]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from interp.errors import NotebookError
 from interp.notebooks.record import Entry
 from interp.notebooks.source import Source
 
@@ -51,8 +52,15 @@ def update(path: Path, entries: Mapping[str, Entry], sources: Mapping[str, Sourc
 
 def _on_your_own(name: str, sources: Mapping[str, Source]) -> str:
     """How it is run on the reader's own model, where it takes one."""
-    if name not in sources or "MODEL" not in sources[name].parameters():
+    if name not in sources or "MODEL" not in _parameters(sources[name]):
         return "; it trains its own models."
     return (
         f"; on your own model: `interp notebooks run {name[:2]} --model gpt2 --out out/{name[:2]}`."
     )
+
+
+def _parameters(source: Source) -> Mapping[str, object]:
+    try:
+        return source.parameters()
+    except NotebookError:  # it runs as it is written, and nothing of it can be set
+        return {}

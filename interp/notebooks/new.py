@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from interp.errors import NotebookError
-from interp.notebooks.source import Source
+from interp.notebooks.source import Source, cells_digest
 
 __all__ = ["new"]
 
@@ -52,8 +52,11 @@ def new(
     path = folder / f"{number:02d}_{slug}.py"
     text = _rendered(title=" ".join(title.split()), paper=" ".join(paper.split()), name=path.stem)
     source = Source(path, text)
+    notebook = source.notebook()
+    # as a run does: so that the source can be changed, and nobody is said to have edited the notebook
+    notebook.metadata["interp"] = {"source": source.digest, "cells": cells_digest(notebook)}
     write_atomically(path, text.encode())
-    write_atomically(path.with_suffix(".ipynb"), nbformat.writes(source.notebook()).encode())
+    write_atomically(path.with_suffix(".ipynb"), nbformat.writes(notebook).encode())
     return path
 
 

@@ -18,6 +18,7 @@ __all__ = ["CLAIMS", "Plan", "plan"]
 #: The file of claims, in the folder of the executed notebooks.
 CLAIMS: Final = "claims.json"
 _FAST: Final = "FAST"
+_MODEL: Final = "MODEL"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,9 @@ def plan(
     """
     folder = Path(folder)
     asked = {**({_FAST: True} if fast else {}), **(parameters or {})}
-    if out is None and asked:
+    if _MODEL in asked:
+        asked[_MODEL] = _from_here(asked[_MODEL])
+    if asked and (out is None or Path(out).resolve() == folder.resolve()):
         raise NotebookError(
             f"the notebooks in {folder} are kept as they are written; with {', '.join(asked)} set they need a "
             "folder of their own: give out (--out)."
@@ -92,6 +95,13 @@ def plan(
     return Plan(tuple(todo), tuple(entries.values()), target, asked, package, known)
 
 
+def _from_here(model: Any) -> Any:
+    """A checkpoint folder as a whole path: notebooks run in folders of their own."""
+    if isinstance(model, str) and model != "demo" and (path := Path(model).expanduser()).is_dir():
+        return str(path.resolve())
+    return model
+
+
 def _refuse_edited(sources: Sequence[Source], out: Path) -> None:
     for source in sources:
         if edited(path := out / f"{source.name}.ipynb", source):
@@ -108,6 +118,7 @@ def _current(
         (entry.source, entry.package) == (source.digest, package)
         and _same(entry.parameters, parameters)
         and (out / f"{source.name}.ipynb").exists()
+        and all((out / "figures" / f"{source.name}-{f}.png").exists() for f in entry.figures)
     )
 
 

@@ -59,6 +59,9 @@ def run(
 ) -> list[Outcome]:
     """Execute notebooks, each in a kernel of its own with one thread, and keep what they claim.
 
+    A kernel runs in an empty folder that is deleted afterwards: of the files that a notebook writes only its
+    figures are kept, and files that it reads need whole paths (a ``MODEL`` given here is found from here).
+
     Args:
         folder: where their sources lie.
         names: which of them; all by default.

@@ -9,14 +9,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from interp.errors import NotebookError, nearest
 
-__all__ = ["PARAMETERS", "Source", "cells_digest", "edited", "find", "package_digest"]
+__all__ = ["PARAMETERS", "Source", "cells_digest", "edited", "find", "named", "package_digest"]
 
 #: The tag of the cell whose names a run may set.
 PARAMETERS: Final = "parameters"
@@ -72,14 +72,14 @@ class Source:
         return notebook
 
     def parameters(self) -> dict[str, Any]:
-        """The names that a run may set, and their values.
+        """The names that a run may set, and their values; None for one that is computed.
 
         Raises:
-            NotebookError: no cell is tagged ``parameters``.
+            NotebookError: no cell is tagged ``parameters``, or it is no Python.
         """
         import jupytext
 
-        return _assigned(self._parameter_cell(jupytext.reads(self.text, fmt="py:percent"))[1])
+        return self._assigned(self._parameter_cell(jupytext.reads(self.text, fmt="py:percent"))[1])
 
     def _parameter_cell(self, notebook: Any) -> tuple[int, str]:
         for index, cell in enumerate(notebook.cells):
@@ -94,7 +94,7 @@ class Source:
         import nbformat
 
         index, text = self._parameter_cell(notebook)
-        known = _assigned(text)
+        known = self._assigned(text)
         for name in parameters:
             if name not in known:
                 raise NotebookError(
@@ -104,14 +104,29 @@ class Source:
         cell = nbformat.v4.new_code_cell(lines, metadata={"tags": ["injected-parameters"]})
         notebook.cells.insert(index + 1, cell)
 
+    def _assigned(self, text: str) -> dict[str, Any]:
+        """Names to which a cell assigns, and the value where it is a literal."""
+        try:
+            body = ast.parse(text).body
+        except SyntaxError as error:
+            raise NotebookError(
+                f"{self.path.name}: the cell tagged {PARAMETERS!r} is no Python ({error.msg}, its line "
+                f"{error.lineno}): expected plain assignments such as SEEDS = (0, 1, 2)."
+            ) from None
+        out: dict[str, Any] = {}
+        for node in body:
+            if isinstance(node, ast.Assign | ast.AnnAssign):
+                target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+                if isinstance(target, ast.Name):
+                    out[target.id] = _literal(node.value)
+        return out
 
-def _assigned(text: str) -> dict[str, Any]:
-    """Names to which a cell assigns a literal, and the value."""
-    out: dict[str, Any] = {}
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            out[node.targets[0].id] = ast.literal_eval(node.value)
-    return out
+
+def _literal(node: ast.expr | None) -> Any:
+    try:
+        return None if node is None else ast.literal_eval(node)
+    except ValueError:
+        return None
 
 
 def find(folder: Path, names: Sequence[str] = ()) -> list[Source]:
@@ -129,16 +144,27 @@ def find(folder: Path, names: Sequence[str] = ()) -> list[Source]:
             f"no notebooks in {folder}: expected files like 02_name.py. Run in a clone of the repository, or "
             "name the folder (--folder)."
         )
-    chosen = []
-    for name in names or [path.stem for path in paths]:
+    by_name = {path.stem: path for path in paths}
+    chosen = [by_name[name] for name in named(by_name, names, folder)]
+    return [Source(path, path.read_text(encoding="utf-8")) for path in chosen]
+
+
+def named(known: Iterable[str], names: Sequence[str], folder: Path) -> list[str]:
+    """Those of the ``known`` notebooks that are asked for as in :func:`find`; all if none is.
+
+    Raises:
+        NotebookError: one is asked for that is not known.
+    """
+    known, chosen = list(known), []
+    for name in names or known:
         stem = Path(name).name.removesuffix(".ipynb").removesuffix(".py")
-        fits = [path for path in paths if path.stem == stem or path.stem.startswith(f"{stem}_")]
+        fits = [one for one in known if one == stem or one.startswith(f"{stem}_")]
         if not fits:
             raise NotebookError(
-                f"no notebook {name!r} in {folder}; nearest: {nearest(stem, [p.stem for p in paths])}."
+                f"no notebook {name!r} in {folder}; nearest: {nearest(stem, known)}."
             )
         chosen += fits
-    return [Source(path, path.read_text(encoding="utf-8")) for path in dict.fromkeys(chosen)]
+    return list(dict.fromkeys(chosen))
 
 
 def cells_digest(notebook: Any) -> str:

@@ -7,6 +7,7 @@ takes the claims from there, so nobody writes a number down by hand.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -56,6 +57,11 @@ class Study:
         """
         from interp.figures.style import save
 
+        if not re.fullmatch(r"[\w-]+", name):
+            raise NotebookError(
+                f"figure name {name!r}: expected letters, digits, '-' and '_', as it names a file that a "
+                "page links to."
+            )
         if name in self.drawn:
             raise NotebookError(
                 f"there is a figure {name!r} in this notebook already: name each anew."
@@ -118,15 +124,12 @@ class Study:
         given = dict(values) if isinstance(values, Mapping) else None
         if given is None:
             listed = _numbers(values)
-            given = (
-                dict(zip(self.seeds, listed, strict=False))
-                if len(listed) == len(self.seeds)
-                else {}
-            )
+            given = dict(enumerate(listed))
+            if len(listed) == len(self.seeds):
+                given = dict(zip(self.seeds, listed, strict=True))
         if set(given) != set(self.seeds):
-            count = len(values) if hasattr(values, "__len__") else 1
             raise NotebookError(
-                f"claim {name!r} was given {count} values, and the seeds are {list(self.seeds)}: give one "
+                f"claim {name!r} was given {len(given)} values, and the seeds are {list(self.seeds)}: give one "
                 "number for each seed, in their order or by seed."
             )
         return given
@@ -154,7 +157,7 @@ class Study:
         """What ``interp notebooks run`` takes from the notebook's output."""
         return {
             "name": self.name, "question": self.question, "paper": self.paper, "model": self.model,
-            "seeds": list(self.seeds), "fast": self.fast, "figures": list(self.drawn),
+            "seeds": list(self.seeds), "fast": self.fast, "figures": [] if self.fast else list(self.drawn),
             "claims": [claim.to_json() for claim in self.claims],
         }  # fmt: skip
 
@@ -210,4 +213,8 @@ def study(
 def _numbers(values: Any) -> tuple[float, ...]:
     if isinstance(values, Mapping):
         values = list(values.values())
-    return tuple(float(v) for v in values) if hasattr(values, "__len__") else (float(values),)
+    if (
+        not hasattr(values, "__len__") or getattr(values, "ndim", 1) == 0
+    ):  # a number, or a tensor of one
+        return (float(values),)
+    return tuple(float(v) for v in values)

@@ -92,3 +92,21 @@ def test_it_is_told_with_its_range():
 def test_what_no_claim_can_be_is_refused(change, text):
     with pytest.raises(NotebookError, match=text):
         replace(HIGH, **change)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_json_holds_what_json_can_hold(value):
+    """A notebook with nan in its outputs cannot be opened in a browser."""
+    claim = replace(HIGH, values={0: value, 1: 1.0}, null=[value])
+    text = json.dumps(claim.to_json(), allow_nan=False)
+    again = Claim.from_json(json.loads(text))
+    assert repr(again) == repr(claim)
+    assert again.holds == claim.holds
+
+
+@pytest.mark.parametrize("basis", ["", ()])
+def test_a_threshold_comes_from_somewhere(basis):
+    with pytest.raises(
+        NotebookError, match="says nothing; expected where its threshold comes from"
+    ):
+        replace(HIGH, basis=basis)

@@ -85,3 +85,10 @@ def test_running_notebooks_writes_it(tmp_path):
     (outcome,) = notebooks.run(tmp_path)  # shows no study, so that there is no entry
     assert outcome.error is not None
     assert "| question |" in (tmp_path / "README.md").read_text()
+
+
+def test_a_notebook_without_parameters_is_listed_too(entries, tmp_path):
+    path = write(tmp_path, "01_fine")
+    path.write_text(path.read_text().replace(' tags=["parameters"]', ""))
+    sources = {source.name: source for source in notebooks.find(tmp_path)}
+    assert "01_fine.ipynb" in index.rendered(entries, sources)

@@ -88,3 +88,13 @@ def test_numbers_go_on_and_titles_are_taken_once(tmp_path):
 def test_seeds_that_are_no_numbers(tmp_path):
     result = call("notebooks", "run", "--seeds", "a,b", code=2)
     assert "expected numbers, as in 10,11,12" in flat(result.stderr)
+
+
+def test_its_source_can_be_changed_before_it_is_ever_run(tmp_path):
+    path = notebooks.new("Changed", folder=tmp_path)
+    path.write_text(path.read_text().replace("above=0.5", "above=0.6"))
+    assert [source.name for source in notebooks.plan(tmp_path).todo] == [path.stem]
+    notebook = path.with_suffix(".ipynb")
+    notebook.write_text(notebook.read_text().replace("above=0.5", "above=0.7"))
+    with pytest.raises(NotebookError, match="was edited since"):
+        notebooks.plan(tmp_path)

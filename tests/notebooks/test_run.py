@@ -12,8 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 from interp import notebooks
+from interp.cli import app
 from interp.errors import NotebookError
 from interp.notebooks.study import MIME
 from tests.notebooks.small import CLAIM, END, FIGURE, write
@@ -142,6 +144,63 @@ def test_parameters_are_set_behind_the_cell_that_names_them(done, tmp_path):
         notebooks.plan(folder, ["01"], parameters={"MODEL": "gpt2"}, out=tmp_path)
     with pytest.raises(NotebookError, match="with FAST set they need a folder of their own"):
         notebooks.plan(folder, ["01"], fast=True)
+    with pytest.raises(
+        NotebookError, match="a folder of their own"
+    ):  # what is recorded is lost else
+        notebooks.plan(folder, ["01"], fast=True, out=folder / "figures" / "..")
+
+
+def test_parameters_may_be_computed(tmp_path):
+    path = write(tmp_path, "01_fine", CLAIM, END)
+    text = path.read_text()
+    path.write_text(
+        text.replace("SEEDS = (0, 1)", "SEEDS: tuple = tuple(range(2))\nMODEL = 'demo'")
+    )
+    (source,) = notebooks.find(tmp_path)
+    assert source.parameters()["SEEDS"] is None
+    planned = notebooks.plan(tmp_path, parameters={"SEEDS": (5,)}, out=tmp_path / "out")
+    assert planned.todo == (source,)
+    path.write_text(text.replace("SEEDS = (0, 1)", "SEEDS = (0, 1"))
+    with pytest.raises(
+        NotebookError, match="01_fine.py: the cell tagged 'parameters' is no Python"
+    ):
+        notebooks.plan(tmp_path, parameters={"SEEDS": (5,)}, out=tmp_path / "out")
+
+
+def test_a_model_folder_is_found_from_here_and_not_from_the_kernels_folder(tmp_path, monkeypatch):
+    path = write(tmp_path, "01_fine")
+    path.write_text(path.read_text().replace("SEEDS =", 'MODEL = "demo"\nSEEDS ='))
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def told(model):
+        return notebooks.plan(tmp_path, parameters={"MODEL": model}, out="out").parameters["MODEL"]
+
+    assert told("mine") == str((tmp_path / "mine").resolve())
+    assert told("gpt2") == "gpt2"
+
+
+def test_a_notebook_whose_figures_are_gone_is_not_up_to_date(done):
+    folder, _, _ = done
+    figure = folder / "figures" / "01_fine-line.png"
+    kept = figure.read_bytes()
+    figure.unlink()
+    assert [s.name for s in notebooks.plan(folder, ["01"]).todo] == ["01_fine"]
+    figure.write_bytes(kept)
+
+
+def test_claims_of_a_folder_of_its_own_can_be_read_there(done, tmp_path):
+    folder, _, _ = done
+    (tmp_path / notebooks.CLAIMS).write_bytes((folder / notebooks.CLAIMS).read_bytes())
+
+    def shown(*names):
+        return CliRunner().invoke(
+            app, ["notebooks", "claims", *names, "--folder", str(tmp_path), "--json"]
+        )
+
+    assert sorted(json.loads(shown().stdout)) == ["01_fine", "02_misses"]
+    assert sorted(json.loads(shown("02").stdout)) == ["02_misses"]
+    assert "no notebook '03'" in shown("03").stderr
 
 
 def test_names_and_folders_that_are_not_there(done, tmp_path):

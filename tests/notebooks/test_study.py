@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import interp
 from interp.errors import NotebookError
@@ -83,3 +84,29 @@ def test_names_are_given_once(tmp_path):
         opened(tmp_path, seeds=(1, 1))
     with pytest.raises(NotebookError, match="at least one"):
         opened(tmp_path, seeds=())
+
+
+def test_numbers_may_be_tensors(tmp_path):
+    study = opened(tmp_path)
+    made = claim(study, values=torch.tensor([1.0, 2.0]), null=torch.tensor(0.25))
+    assert (dict(made.values), made.null) == ({0: 1.0, 1: 2.0}, (0.25,))
+    one = claim(opened(tmp_path, seeds=(0,)), values=torch.tensor(1.0))
+    assert dict(one.values) == {0: 1.0}
+    with pytest.raises(NotebookError, match="was given 1 values"):
+        claim(study, "y", values=torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("name", ["a/b", "a b", "a.b", ""])
+def test_a_figures_name_is_one_of_a_file(tmp_path, name):
+    with (
+        canvas(2, 2) as (figure, _),
+        pytest.raises(NotebookError, match="expected letters, digits"),
+    ):
+        opened(tmp_path).figure(figure, name)
+
+
+def test_the_fast_form_names_no_figure_that_it_did_not_write(tmp_path):
+    study = opened(tmp_path, fast=True)
+    with canvas(2, 2) as (figure, _):
+        study.figure(figure, "line")
+    assert study.to_json()["figures"] == []
