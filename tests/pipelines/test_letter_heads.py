@@ -176,7 +176,9 @@ def test_a_head_that_writes_against_the_answer_does_not_write_for_it():
     roles = letter_heads(planted(), wrong, twin=scrambled())
     assert values(roles, "direct effect")[2] == pytest.approx(-LOGIT / 3, abs=1e-4)
     assert roles.found("correct letter") == ()
-    assert all(least > 0 for kind in roles.kinds for _, least in kind["criteria"])
+    thresholds = dict(pair for kind in roles.kinds for pair in kind["criteria"])
+    assert thresholds["direct effect"] == pytest.approx(0.02 * LOGIT / 3)
+    assert thresholds["total effect"] == thresholds["direct effect"]
 
 
 def test_the_seed_draws_who_is_resampled_from_whom(roles):
