@@ -66,7 +66,7 @@ def begin(seed, shuffled=False):
 toy, task = begin(study.seeds[0])
 rows = task.batch(4, torch.Generator().manual_seed(0))
 pd.DataFrame(rows.inputs.tolist(), columns=["e1", "l1", "e2", "l2", "q"]).assign(
-    answer=rows.targets
+    answer=rows.targets.tolist()
 )
 
 # %% [markdown]
@@ -137,7 +137,7 @@ toy = first.model
 test = {seed: toys.held_out(begin(seed)[1], 1000, 99 + seed) for seed in study.seeds}
 best = int(toys.induction_strength(toy, test[study.seeds[0]]).argmax())
 seen = interp.attention(toy.model, test[study.seeds[0]].inputs[0], f"L1.H{best}.pattern")
-study.figure(seen.plot(title="Attention of the strongest head: e l e l q"), "head")
+study.figure(seen.plot(title="The strongest head: e l e l q"), "head")
 
 # %% [markdown]
 # ## 3. Heads add up, and layer 0 works through layer 1

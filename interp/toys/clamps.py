@@ -31,6 +31,7 @@ from torch import Tensor
 from interp.errors import ToyError
 from interp.runs.edits import Edit, Replace, Zero
 from interp.toys.batch import Batch
+from interp.toys.state import told
 from interp.toys.toy import Toy
 from interp.toys.train import Clamp, Readout, outputs
 
@@ -90,20 +91,21 @@ def perfect_match(site: str = "L1.pattern") -> Clamp:
     return _named(clamp, f"perfect_match({site})")
 
 
-def perfect_copy(d_out: int, *, head: str = "L1.H0") -> Readout:
+def perfect_copy(d_out: int, *, layer: int = 1, head: int = 0) -> Readout:
     """Logits of the two labels in the sequence: the head's scores for them, from the last position.
 
     All other labels get -1e9. Values and what comes behind them learn nothing.
 
     Args:
         d_out: labels there are.
+        layer, head: the head whose scores they are.
     """
-    site = f"{head}.attn_scores"
+    site = f"L{layer}.H{head}.attn_scores"
 
     def logits(saved: Mapping[str, Tensor], batch: Batch) -> Tensor:
         return _copied(saved[site], batch, d_out)
 
-    return Readout((site,), _named(logits, f"perfect_copy({d_out}, {head})"))
+    return Readout((site,), _named(logits, f"perfect_copy({d_out}, {layer}, {head})"))
 
 
 def perfect_layer_0(
@@ -139,7 +141,7 @@ def perfect_layer_0(
         edits |= {} if clamp is None else clamp(batch)
         return toy.run(batch.inputs, edit=edits, grad=grad).logits
 
-    return _named(forward, f"perfect_layer_0({clamp}, {copy_from})")
+    return _named(forward, f"perfect_layer_0({told(clamp)}, {copy_from})")
 
 
 def only_head(head: int, n_heads: int, *, layer: int = 1) -> Clamp:
@@ -171,7 +173,7 @@ def both(*clamps: Clamp) -> Clamp:
             edits |= new
         return edits
 
-    return _named(clamp, f"both({', '.join(map(str, clamps))})")
+    return _named(clamp, f"both({', '.join(map(told, clamps))})")
 
 
 @torch.no_grad()
