@@ -190,3 +190,8 @@ def _fit(logits: Tensor, targets: Tensor, what: str) -> None:
             f"{what} got logits {list(logits.shape)} and targets {list(targets.shape)} of "
             f"{targets.dtype}; expected class ids, one for each row of logits."
         )
+    if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[-1]:
+        raise ToyError(
+            f"{what} got targets from {int(targets.min())} to {int(targets.max())} for {logits.shape[-1]} "
+            "classes: expected 0 to one less than there are classes (a model's d_out)."
+        )

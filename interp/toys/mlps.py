@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Self
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -96,13 +96,20 @@ class QuadraticMLP(_Readable):
         """
         return torch.stack([inverse_participation_ratio(wave) for wave in self.waves()]).mean(0)
 
-    def without(self, neurons: Int[Tensor, " k"]) -> Self:
-        """A copy in which these neurons write nothing.
+    def without(self, neurons: Int[Tensor, " k"] | Bool[Tensor, " width"]) -> Self:
+        """A copy in which these neurons write nothing: their numbers, or a mask such as ``mlp.ipr() < 0.3``.
 
         Raises:
-            ToyError: a number that is no neuron's.
+            ToyError: a number that is no neuron's, or a mask of another width.
         """
-        chosen = torch.as_tensor(neurons, dtype=torch.long)
+        chosen = torch.as_tensor(neurons)
+        if chosen.dtype == torch.bool:
+            if chosen.shape != (self.width,):
+                raise ToyError(
+                    f"without() got a mask of {list(chosen.shape)}; expected [{self.width}]."
+                )
+            chosen = chosen.nonzero()[:, 0]
+        chosen = chosen.long()
         if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < self.width:
             raise ToyError(f"without() got neurons outside 0 to {self.width - 1}.")
         pruned = copy.deepcopy(self)
@@ -202,6 +209,10 @@ def _one_hot_pairs(
     if inputs.ndim != 2 or inputs.shape[1] != 2 or inputs.is_floating_point():
         raise ToyError(
             f"inputs of shape {list(inputs.shape)} ({inputs.dtype}); expected pairs of ids [batch, 2]."
+        )
+    if inputs.numel() and not 0 <= int(inputs.min()) <= int(inputs.max()) < p:
+        raise ToyError(
+            f"ids from {int(inputs.min())} to {int(inputs.max())}; expected 0 to {p - 1}."
         )
     return F.one_hot(inputs, p).flatten(1).to(like.dtype)
 

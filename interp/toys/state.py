@@ -8,10 +8,12 @@ does what it would have done, to the bit. The file is written beside its place a
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import CodeType
 from typing import Any, Final
 
 import torch
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from interp.errors import ToyError
 from interp.results import read_file, write_file
 
-__all__ = ["State", "as_setup"]
+__all__ = ["State", "as_setup", "told"]
 
 _KIND: Final = "ToyState"
 _FILE: Final = "state.safetensors"
@@ -32,7 +34,8 @@ class State:
 
     Attributes:
         step: updates done.
-        met: whether ``until`` has ended the run.
+        met: whether ``until`` has ended the run; it is asked again where a run goes on.
+        saved: what :attr:`stands` was when it was last on disk; None: nothing is.
         smoothed: an exponential mean of the losses so far; None before the first.
     """
 
@@ -41,6 +44,7 @@ class State:
     generator: torch.Generator
     step: int = 0
     met: bool = False
+    saved: tuple[int, int, int] | None = None
     smoothed: float | None = None
     history: dict[str, list[float]] = field(default_factory=dict)
     kept: dict[int, dict[str, Tensor]] = field(default_factory=dict)
@@ -59,6 +63,11 @@ class State:
         if folder is not None and (folder / _FILE).is_file():
             state._read(module, optimiser)
         return state
+
+    @property
+    def stands(self) -> tuple[int, int, int]:
+        """How far it is: steps, rows of the history, kept weights."""
+        return self.step, len(self.history.get("step", ())), len(self.kept)
 
     # -- during a run ------------------------------------------------------------------
 
@@ -110,10 +119,11 @@ class State:
         tensors |= {f"history/{n}": torch.tensor(v, dtype=torch.float64)
                     for n, v in self.history.items()}  # fmt: skip
         meta = {
-            "setup": self.setup, "step": self.step, "met": self.met, "smoothed": self.smoothed,
+            "setup": self.setup, "step": self.step, "smoothed": self.smoothed,
             "columns": list(self.history), "groups": packed["param_groups"], "numbers": numbers,
         }  # fmt: skip
         write_file(self.folder / _FILE, _KIND, tensors, meta)
+        self.saved = self.stands
 
     def _read(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         assert self.folder is not None
@@ -138,7 +148,8 @@ class State:
         optimiser.load_state_dict({"state": slots, "param_groups": groups})
         self.generator.set_state(tensors["generator"])
         self.history = {name: own["history"][name].tolist() for name in meta["columns"]}
-        self.step, self.met, self.smoothed = meta["step"], meta["met"], meta["smoothed"]
+        self.step, self.smoothed = meta["step"], meta["smoothed"]
+        self.saved = self.stands
 
 
 def as_setup(module: nn.Module, **options: Any) -> dict[str, Any]:
@@ -148,20 +159,49 @@ def as_setup(module: nn.Module, **options: Any) -> dict[str, Any]:
         digest.update(f"{name}{list(x.shape)}".encode())
         digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return {
-        **{name: _told(value) for name, value in options.items()},
+        **{name: told(value) for name, value in options.items()},
         "initial": digest.hexdigest(),
     }
 
 
-def _told(value: Any) -> Any:
+def told(value: Any) -> Any:
+    """An option as a JSON value that tells it from others, also in another process.
+
+    A function is told by its name, its code and the numbers and text that it refers to: two lambdas are two.
+    """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
-        return {str(name): _told(one) for name, one in value.items()}
+        return {str(name): told(one) for name, one in value.items()}
     name = getattr(value, "__qualname__", None)
-    if isinstance(name, str):
-        return f"{value.__module__}.{name}"
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    text = f"{value.__module__}.{name}{_body(value)}" if isinstance(name, str) else repr(value)
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
+
+
+def _body(fn: Any) -> str:
+    """A digest of a function's code; nothing for what is not written in Python."""
+    if not isinstance(getattr(fn, "__code__", None), CodeType):
+        return ""
+    names = inspect.getclosurevars(fn)
+    held = {**names.globals, **names.nonlocals}
+    plain = {n: v for n, v in held.items() if isinstance(v, bool | int | float | str)}
+    parts = (
+        _code(fn.__code__),
+        repr(fn.__defaults__),
+        repr(fn.__kwdefaults__),
+        sorted(plain.items()),
+    )
+    return " " + hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+
+def _code(code: CodeType) -> tuple[Any, ...]:
+    return code.co_code, code.co_names, *map(_constant, code.co_consts)
+
+
+def _constant(value: Any) -> Any:
+    if isinstance(value, CodeType):
+        return _code(value)
+    return sorted(map(repr, value)) if isinstance(value, frozenset) else repr(value)
 
 
 def _expect_same(given: Mapping[str, Any], there: Mapping[str, Any], folder: Path) -> None:

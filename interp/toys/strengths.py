@@ -48,10 +48,18 @@ def previous_token_strength(
     """Attention to the token before, a mean over sequences and positions: 0 to 1.
 
     Args:
-        queries: the positions that look back; ``slice(1, None, 2)`` are the labels of e l e l q.
+        queries: the positions that look back; ``slice(1, None, 2)`` are the labels of e l e l q. The first
+            position has none before it and is left out.
+
+    Raises:
+        ToyError: there is no other position among them.
     """
     site = f"L{layer}.pattern"
     pattern = toy.run(batch.inputs, save=site, logits="none").saved[site]
     behind = pattern.diagonal(-1, 2, 3)  # [batch, head, query - 1]
-    start = (queries.start or 0) - 1
-    return behind[..., max(start, 0) :: queries.step or 1].mean((0, 2))
+    chosen = [query - 1 for query in range(pattern.shape[-1])[queries] if query > 0]
+    if not chosen:
+        raise ToyError(
+            f"queries={queries} of {pattern.shape[-1]} positions: none has a token before it."
+        )
+    return behind[..., chosen].mean((0, 2))

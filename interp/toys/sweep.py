@@ -61,12 +61,15 @@ class Sweep:
         """One number by seed, for one value of each option.
 
         Raises:
-            ToyError: no such number or option, or options left open that differ between runs.
+            ToyError: no such number, option or value, or options left open that differ between runs.
         """
         left = {n: v for n, v in options.items() if n not in self.options or n == "seed"}
         if left:
             raise ToyError(f"{left} are no options of this sweep; it varies {self.options}.")
         rows = [row for row in self.rows if all(row[n] == v for n, v in options.items())]
+        if options and not rows:
+            have = {n: list(dict.fromkeys(str(row[n]) for row in self.rows)) for n in options}
+            raise ToyError(f"no run of this sweep has {options}; there are {have}.")
         found: dict[int, float] = {}
         for row in rows:
             if number not in row:
@@ -99,15 +102,18 @@ def sweep(
     Raises:
         ToyError: no seeds, a file of another sweep, or a function that gives no numbers.
     """
-    grid = dict(grid or {})
+    seeds = list(map(_scalar, seeds))
+    grid = {name: list(map(_scalar, values)) for name, values in (grid or {}).items()}
     if not seeds or any(len(values) == 0 for values in grid.values()):
-        raise ToyError(f"seeds={list(seeds)}, grid={grid}: there is nothing to run.")
+        raise ToyError(f"seeds={seeds}, grid={grid}: there is nothing to run.")
     names = (*grid, "seed")
     plan = [
         dict(zip(names, cell, strict=True)) for cell in itertools.product(*grid.values(), seeds)
     ]
     path = None if out is None else Path(out)
     done = {} if path is None else _read(path, names)
+    if path is not None:
+        _expect_json(plan)
     with (
         interrupts() as interrupted,
         Bar(total=len(plan), what="sweep", show=progress, least=2) as bar,
@@ -115,15 +121,32 @@ def sweep(
         for options in plan:
             key = _key(options)
             if key not in done and not interrupted:
-                row = {**options, **_numbers(fn(**options), options)}
+                numbers = _numbers(fn(**options), options)
                 if interrupted:  # the run may have been cut short: it is done again
                     break
-                done[key] = row
+                done[key] = numbers
                 if path is not None:
-                    _append(path, done[key])
+                    _append(path, options, numbers)
             bar.advance(what=", ".join(f"{n} {v}" for n, v in options.items()))
-    rows = tuple(done[_key(options)] for options in plan if _key(options) in done)
+    rows = tuple({**options, **done[_key(options)]} for options in plan if _key(options) in done)
     return Sweep(names, rows, len(rows) == len(plan))
+
+
+def _scalar(value: Any) -> Any:
+    """A number of numpy or torch as Python's own, which JSON can hold."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+
+
+def _expect_json(plan: Sequence[Options]) -> None:
+    """Before the first run, not behind it."""
+    for options in plan:
+        try:
+            json.dumps(options)
+        except TypeError as error:
+            raise ToyError(
+                f"{options} cannot be written to a file ({error}): give numbers or text, and make of them in "
+                "the function what they stand for."
+            ) from error
 
 
 def _key(options: Mapping[str, Any]) -> str:
@@ -138,39 +161,47 @@ def _numbers(given: Any, options: Options) -> dict[str, float]:
     clash = sorted(given.keys() & options.keys())
     if clash:
         raise ToyError(f"the numbers of a sweep have the names of options: {', '.join(clash)}.")
-    return {name: float(value) for name, value in given.items()}
+    try:
+        return {name: float(value) for name, value in given.items()}
+    except (TypeError, ValueError) as error:
+        raise ToyError(
+            f"the function of a sweep gave {dict(given)!r:.200} for {options}; expected numbers by name."
+        ) from error
 
 
-def _read(path: Path, names: Sequence[str]) -> dict[str, Options]:
-    """Finished runs of a file; numbers that JSON lacks are read from their text."""
-    found: dict[str, Options] = {}
-    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
-    for number, line in enumerate(lines):
+def _read(path: Path, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Numbers of the finished runs of a file, by options; those that JSON lacks are read from their text."""
+    if path.is_dir():
+        raise ToyError(f"out={str(path)!r} is a folder; expected a .jsonl file.")
+    found: dict[str, dict[str, float]] = {}
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    whole = text[: text.rfind("\n") + 1]  # a line cut off by a kill: that run is done again
+    for number, line in enumerate(whole.splitlines()):
         if not line:
             continue
         try:
             row = json.loads(line)
-            options = {name: row[name] for name in names}
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            if number == len(lines) - 1:
-                continue  # cut off by a kill: that run is done again
+            first = list(row)[: len(names)]  # options stand before numbers, the seed between them
+            if set(first) != set(names) or first[-1] != "seed":
+                raise KeyError(*first)
+            numbers = {name: float(value) for name, value in row.items() if name not in names}
+        except (ValueError, KeyError, TypeError) as error:
             raise ToyError(
                 f"{str(path)!r}, line {number + 1}, is of no sweep over {', '.join(names)}: give another "
                 "file."
             ) from error
-        found[_key(options)] = {n: float(v) if n not in names else v for n, v in row.items()}
+        found[_key({name: row[name] for name in names})] = numbers
     return found
 
 
-def _append(path: Path, row: Options) -> None:
-    """Add a line; one that was cut off before is ended first."""
+def _append(path: Path, options: Options, numbers: Mapping[str, float]) -> None:
+    """Add a line; one that was cut off before is taken away first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    plain = {n: str(v) if isinstance(v, float) and not math.isfinite(v) else v
-             for n, v in row.items()}  # fmt: skip
+    plain = {n: v if math.isfinite(v) else str(v) for n, v in numbers.items()}
     with path.open("a+b") as file:
         if file.tell() and (file.seek(-1, 2), file.read(1))[1] != b"\n":
             text = path.read_bytes()
             file.truncate(text.rfind(b"\n") + 1)
-        file.write(json.dumps(plain).encode() + b"\n")
+        file.write(json.dumps({**options, **plain}).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())

@@ -191,6 +191,18 @@ class Toy:
         if inputs.dim() != axes or inputs.is_floating_point() != self.reads_vectors:
             expected = "vectors [batch, pos, d_in]" if self.reads_vectors else "ids [batch, pos]"
             raise RunError(f"this toy reads {expected}; given {inputs.dtype} {list(inputs.shape)}.")
+        config = self.hf.config
+        if self.reads_vectors and inputs.shape[2] != config.vector_size:
+            raise RunError(
+                f"this toy reads vectors of {config.vector_size}; given {list(inputs.shape)}."
+            )
+        if not self.reads_vectors and inputs.numel():
+            least, most = map(int, inputs.aminmax())
+            if least < 0 or most >= config.vocab_size:
+                raise RunError(
+                    f"this toy has tokens 0 to {config.vocab_size - 1}; given {least} to {most}. Make it with "
+                    "the task's d_vocab."
+                )
         if n_ctx is not None and inputs.shape[1] > n_ctx:
             raise RunError(f"{inputs.shape[1]} positions are more than this toy's n_ctx={n_ctx}.")
 

@@ -29,6 +29,7 @@ from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from interp.errors import ToyError, nearest
 from interp.progress import Bar
@@ -56,6 +57,7 @@ _OPTIMISERS: Final[dict[str, Any]] = {  # fused: a toy has many small parameters
     "adamw": partial(torch.optim.AdamW, fused=True),
     "sgd": torch.optim.SGD,
 }
+_COLUMNS: Final = frozenset({"step", "loss", "smoothed"})
 _TEST_SEED: Final = 1_000_003  # of the rows to measure on: none of a training run's own
 
 
@@ -110,7 +112,16 @@ def outputs(
 
 
 def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Share of scored positions whose largest logit is the target's: 0 to 1."""
+    """Share of scored positions whose largest logit is the target's: 0 to 1.
+
+    Raises:
+        ToyError: targets that are no class ids, as those of a regression.
+    """
+    if targets.is_floating_point() or targets.shape != logits.shape[:-1]:
+        raise ToyError(
+            f"accuracy() got outputs {list(logits.shape)} and targets {list(targets.shape)} of "
+            f"{targets.dtype}; expected class ids, one for each row of outputs. Measure 'loss' instead."
+        )
     return (logits.argmax(-1) == targets).double().mean()
 
 
@@ -168,11 +179,12 @@ def train(
         A :class:`ToyRun`; after Ctrl-C one that is not ``finished``, with what was done.
 
     Raises:
-        ToyError: options that do not go together, a loss that is not finite, or ``out`` holding
-            another run.
+        ToyError: options that do not go together or are out of range, a measure with the name of
+            another column, nothing to train, a loss that is not finite, or ``out`` holding another run.
     """
     module = module_of(model)
     parameters = [p for p in module.parameters() if p.requires_grad]
+    _expect(parameters, steps, batch, every, test, measure or {})
     if forward is not None and (clamp is not None or readout is not None):
         raise ToyError("forward= was given with clamp= or readout=: forward does all of it itself.")
     score = _named(loss, _LOSSES, "loss")
@@ -188,6 +200,11 @@ def train(
     ask = forward or _asked(clamp, readout)
     held = held_out(task, test, _TEST_SEED + seed).to(device) if measure else None
     state = State.begin(module, stepper, seed, setup, None if out is None else Path(out))
+    if state.step > steps:
+        raise ToyError(
+            f"{str(out)!r} holds this run after {state.step} steps, more than steps={steps}: give that many, "
+            "and take earlier weights from checkpoints=, or give another folder."
+        )
     was_training = module.training
     module.train()
     with (
@@ -218,15 +235,34 @@ def train(
             if gradient is not None:
                 gradient(parameters)
             stepper.step()
+            increment_version(parameters)  # fused steps do not: a model's hash would not notice
             state.step += 1
             bar.advance()
             if state.step % save_every == 0 or state.step in checkpoints:
                 state.save(module, stepper)
     module.train(was_training)
     module.zero_grad(set_to_none=True)
-    state.save(module, stepper)
+    if state.stands != state.saved:
+        state.save(module, stepper)
     finished = state.met or state.step >= steps
     return ToyRun(model, state.history, state.kept, finished, state.step, setup)
+
+
+def _expect(
+    parameters: list[nn.Parameter], steps: int, batch: int, every: int | None, test: int,
+    measure: Mapping[str, Any],
+) -> None:  # fmt: skip
+    if not parameters:
+        raise ToyError("the model has no parameter with requires_grad: there is nothing to train.")
+    if steps < 0 or min(batch, test, 1 if every is None else every) < 1:
+        raise ToyError(
+            f"steps={steps}, batch={batch}, every={every}, test={test}: expected steps ≥ 0, the others ≥ 1."
+        )
+    if taken := sorted(_COLUMNS & measure.keys()):
+        raise ToyError(
+            f"measure has {taken[0]!r}, and the history has such a column already (of the training batches): "
+            f"give another name, such as 'held-out {taken[0]}'."
+        )
 
 
 def _named(given: Any, known: Mapping[str, Any], what: str) -> Any:

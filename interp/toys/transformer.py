@@ -33,6 +33,7 @@ __all__ = ["from_json", "transformer"]
 
 _POSITIONS: Final = {"learned": "standard", "rotary": "rotary", "none": "none"}
 _WEIGHTINGS: Final = ("softmax", "sigmoid", "linear")
+_REAL: Final = ("scale", "init")
 _NORMS: Final = ("LN", "LNPre", "RMS", "RMSPre")
 
 
@@ -83,6 +84,10 @@ def transformer(
     Raises:
         ToyError: sizes or options that do not go together.
     """
+    _positive(
+        d_out=d_out, n_layers=n_layers, n_heads=n_heads, d_model=d_model, n_ctx=n_ctx, d_vocab=d_vocab,
+        d_in=d_in, d_head=d_head, d_mlp=d_mlp, experts=experts, scale=scale, init=init,
+    )  # fmt: skip
     reads = _reads(d_vocab, d_in, features)
     _check(attention, positions, norm, act, n_heads, d_model, d_head, d_mlp, experts,
            experts_per_token)  # fmt: skip
@@ -131,6 +136,13 @@ def _built(config: HookedConfig, seed: int) -> Toy:
             config, dtype=torch.float32, attn_implementation="eager"
         )
     return Toy(hf.eval())
+
+
+def _positive(**sizes: float | None) -> None:
+    for name, size in sizes.items():
+        if size is not None and not (size > 0 and (name in _REAL or isinstance(size, int))):
+            kind = "number" if name in _REAL else "whole number"
+            raise ToyError(f"{name}={size!r}; expected a {kind} above 0.")
 
 
 def _reads(d_vocab: int | None, d_in: int | None, features: Tensor | None) -> dict[str, Any]:

@@ -135,3 +135,23 @@ def test_clamps_go_together_if_their_sites_differ():
         toys.both(toys.perfect_match(), toys.perfect_match())(ROWS)
     with pytest.raises(ToyError, match="needs the fact 'correct'"):
         toys.perfect_match()(toys.Batch(ROWS.inputs, ROWS.targets))
+
+
+@pytest.mark.parametrize(
+    ("queries", "of"),
+    [
+        (slice(1, None), [1, 2, 3, 4]),
+        (slice(1, 3), [1, 2]),
+        (slice(0, None, 2), [2, 4]),
+        (slice(1, None, 2), [1, 3]),
+        (slice(-1, None), [4]),
+    ],
+)
+def test_previous_token_strength_is_of_the_queries_asked_for(queries, of):
+    toy = small()
+    pattern = toy.run(ROWS.inputs, save="L0.pattern").saved["L0.pattern"]
+    expected = torch.stack([pattern[:, :, q, q - 1] for q in of]).mean((0, 1))
+    found = toys.previous_token_strength(toy, ROWS, queries=queries)
+    torch.testing.assert_close(found, expected)
+    with pytest.raises(ToyError, match="none has a token before it"):
+        toys.previous_token_strength(toy, ROWS, queries=slice(0, 1))

@@ -132,3 +132,12 @@ def test_shapes_that_do_not_fit_are_refused():
         stablemax_cross_entropy(LOGITS, LOGITS[..., 0])
     with pytest.raises(ToyError, match=r"mse\(\) got outputs \[4, 3, 7\] and targets \[4, 3\]"):
         mse(LOGITS, LOGITS[..., 0])
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, stablemax_cross_entropy, mse, collapsed])
+@pytest.mark.parametrize("target", [7, -1])
+def test_targets_that_are_no_class(loss, target):
+    with pytest.raises(
+        ToyError, match=f"targets from {min(target, 2)} to {max(target, 2)} for 7 classes"
+    ):
+        loss(LOGITS[0], torch.tensor([2, target, 2]))

@@ -109,3 +109,19 @@ def test_odd_shapes_are_refused():
         QuadraticMLP(0)
     with pytest.raises(ToyError, match="at least one hidden layer"):
         ReluMLP(7, widths=())
+
+
+def test_neurons_are_left_out_by_number_or_by_a_mask():
+    model = QuadraticMLP(7, width=4)
+    mask = torch.tensor([False, False, True, True])
+    assert torch.equal(model.without(mask).W, model.without([2, 3]).W)
+    assert torch.equal(model.without(~mask).W, model.without([0, 1]).W)
+    with pytest.raises(ToyError, match=r"a mask of \[3\]; expected \[4\]"):
+        model.without(mask[:3])
+    with pytest.raises(ToyError, match="neurons outside 0 to 3"):
+        model.without([4])
+
+
+def test_ids_that_are_not_there():
+    with pytest.raises(ToyError, match="ids from 1 to 7; expected 0 to 6"):
+        QuadraticMLP(7)(torch.tensor([[1, 7]]))

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 
+import numpy as np
 import pytest
 
 from interp import toys
@@ -35,6 +36,10 @@ def test_every_combination_is_run_seeds_innermost():
         swept.by_seed("value", size=2)
     with pytest.raises(ToyError, match="nearest: 'value'"):
         swept.by_seed("valeu", size=2, kind="a")
+    with pytest.raises(
+        ToyError, match=r"no run of this sweep has {'size': 3}; there are {'size': \['1', '2'\]}"
+    ):
+        swept.by_seed("value", size=3)
     with pytest.raises(ToyError, match="no options of this sweep"):
         swept.by_seed("value", colour=2)
 
@@ -102,3 +107,52 @@ def test_refusals(tmp_path):
             out=tmp_path / "other.jsonl",
             progress=False,
         )
+
+
+def test_numbers_of_numpy_and_tuples_come_back_as_they_were(tmp_path):
+    options = {
+        "seeds": np.arange(2), "grid": {"widths": [(1, 2), (3,)], "rate": np.array([1, 2])},
+        "out": tmp_path / "runs.jsonl", "progress": False,
+    }  # fmt: skip
+    first = toys.sweep(lambda widths, rate, seed: {"value": sum(widths) * rate + seed}, **options)
+    again = toys.sweep(lambda **_: pytest.fail("done already"), **options)
+    assert first.rows == again.rows
+    assert again.by_seed("value", widths=(1, 2), rate=2) == {0: 6.0, 1: 7.0}
+
+
+def test_a_file_of_a_wider_sweep_is_refused(tmp_path):
+    """Its rows differ in what this sweep does not know, and one would stand for all."""
+    options = {"seeds": (0,), "out": tmp_path / "runs.jsonl", "progress": False}
+    toys.sweep(lambda size, kind, seed: {"a": size}, grid={"size": [1], "kind": [2, 3]}, **options)
+    with pytest.raises(ToyError, match="line 1, is of no sweep over size, seed"):
+        toys.sweep(lambda size, seed: {"a": size}, grid={"size": [1]}, **options)
+    turned = {"kind": [2, 3], "size": [1]}
+    assert len(toys.sweep(lambda **_: pytest.fail("done already"), grid=turned, **options)) == 2
+
+
+def test_a_line_without_its_end_is_run_again_and_loses_no_other(tmp_path):
+    path, calls = tmp_path / "runs.jsonl", []
+
+    def fn(seed):
+        calls.append(seed)
+        return {"value": seed}
+
+    toys.sweep(fn, seeds=(0, 1), out=path, progress=False)
+    path.write_text(path.read_text().rstrip("\n"))  # whole but for its end
+    toys.sweep(fn, seeds=(0, 1, 2), out=path, progress=False)
+    assert calls == [0, 1, 1, 2]
+    assert len(path.read_text().splitlines()) == 3
+
+
+def test_what_cannot_be_written_is_told_before_the_first_run(tmp_path):
+    def fn(**_):
+        pytest.fail("it runs")
+
+    with pytest.raises(ToyError, match="cannot be written to a file"):
+        toys.sweep(
+            fn, seeds=(0,), grid={"task": [object()]}, out=tmp_path / "a.jsonl", progress=False
+        )
+    with pytest.raises(ToyError, match="is a folder; expected a .jsonl file"):
+        toys.sweep(fn, seeds=(0,), out=tmp_path, progress=False)
+    with pytest.raises(ToyError, match="gave {'a': None}"):
+        toys.sweep(lambda seed: {"a": None}, seeds=(0,), progress=False)

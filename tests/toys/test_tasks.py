@@ -286,3 +286,13 @@ def test_chance_is_the_logarithm_of_the_classes():
     assert ModularArithmetic(p=59).chance_loss == pytest.approx(math.log(59))
     assert BigramBackcopy(d_vocab=48).chance_loss == pytest.approx(math.log(47))
     assert CopyingText(d_vocab=64).chance_loss == pytest.approx(math.log(64))
+
+
+def test_a_training_set_that_is_fixed_cannot_be_mixed_with_a_pool():
+    with pytest.raises(ToyError, match="ModularArithmetic gave 24 rows for 8"):
+        RepeatedData(ModularArithmetic(p=7)).batch(8, drawn())
+
+
+def test_there_is_something_to_train_on():
+    with pytest.raises(ToyError, match="of 9 pairs none is trained on"):
+        ModularArithmetic(p=3, frac=0.05)

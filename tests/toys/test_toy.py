@@ -187,8 +187,22 @@ def test_the_seed_decides_the_weights_and_nothing_else_is_drawn_from():
         ({"d_vocab": 6, "experts": 2, "d_mlp": 4, "experts_per_token": 3}, "3 of 2 experts"),
         ({"d_vocab": 6, "positions": "rotary", "d_head": 3}, "d_head=3 is odd"),
         ({"features": torch.zeros(4)}, "a row for each token"),
+        ({"d_vocab": 6, "n_heads": 0}, "n_heads=0; expected a whole number above 0"),
+        ({"d_vocab": 6, "n_layers": 0}, "n_layers=0"),
+        ({"d_vocab": 6, "d_model": 8.0}, "d_model=8.0; expected a whole number"),
+        ({"d_vocab": 6, "scale": 0.0}, "scale=0.0; expected a number above 0"),
     ],
 )  # fmt: skip
 def test_shapes_that_do_not_go_together(options, told):
     with pytest.raises(ToyError, match=told):
         toys.transformer(**{**SHAPE, **options})
+
+
+def test_what_a_toy_cannot_read():
+    toy = toys.transformer(d_vocab=6, **SHAPE)
+    with pytest.raises(RunError, match="this toy has tokens 0 to 5; given 0 to 6"):
+        toy.run(torch.tensor([[0, 6]]))
+    with pytest.raises(RunError, match="given -1 to 2"):
+        toy.run(torch.tensor([[-1, 2]]))
+    with pytest.raises(RunError, match="this toy reads vectors of 3"):
+        toys.transformer(d_in=3, **SHAPE).run(torch.zeros(1, 2, 4))

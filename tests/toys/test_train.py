@@ -15,6 +15,7 @@ import interp
 from interp import toys
 from interp.errors import ToyError
 from interp.toys.record import ToyRun
+from interp.toys.state import told
 
 TASK = toys.InContext(classes=6, held_out=4, d_in=8)
 
@@ -210,3 +211,74 @@ def test_the_callers_model_is_left_alone_by_copies():
     toys.train(other, TASK, steps=2, progress=False)
     assert same(weights(toy), weights(small()))
     assert not same(weights(toy), weights(other))
+
+
+def test_a_run_that_was_ended_goes_on_where_its_end_is_no_longer_asked_for(tmp_path):
+    options = {"every": 2, "out": tmp_path, "progress": False}
+    short = toys.train(small(), TASK, steps=10, until=lambda row: row["step"] >= 4, **options)
+    again = toys.train(small(), TASK, steps=10, until=lambda row: row["step"] >= 4, **options)
+    assert (short.steps, again.steps, again.history) == (4, 4, short.history)
+    on = toys.train(small(), TASK, steps=10, **options)
+    assert on.steps == 10
+    whole = toys.train(small(), TASK, steps=10, every=2, progress=False)
+    assert same(weights(on.model), weights(whole.model))
+    assert on.history == whole.history
+    with pytest.raises(ToyError, match="holds this run after 10 steps, more than steps=6"):
+        toys.train(small(), TASK, steps=6, **options)
+
+
+def test_one_lambda_is_not_taken_for_another(tmp_path):
+    def begin(clamp):
+        return toys.train(small(), TASK, steps=1, clamp=clamp, out=tmp_path, progress=False)
+
+    def at(site):
+        return lambda batch: {site: interp.Zero()}
+
+    begin(lambda batch: {"L0.z": interp.Zero()})
+    begin(lambda batch: {"L0.z": interp.Zero()})
+    with pytest.raises(ToyError, match="holds another run .*clamp"):
+        begin(lambda batch: {"L1.z": interp.Zero()})
+    assert told(at("L0.z")) == told(at("L0.z")) != told(at("L1.z"))
+
+
+def test_clamps_are_told_without_an_address():
+    """Else a run could not go on in another process."""
+    for make in (
+        lambda: toys.both(toys.perfect_match(), toys.perfect_previous_token()),
+        lambda: toys.perfect_layer_0(clamp=toys.perfect_match()),
+    ):
+        one, other = make(), make()
+        assert told(one) == told(other)
+        assert "perfect_match(L1.pattern)" in told(one)
+        assert " at 0x" not in one.__qualname__
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamw", "sgd"])
+def test_the_model_of_a_toy_knows_that_its_weights_have_changed(optimiser):
+    toy = small()
+    before = toy.model.weights_hash
+    toys.train(toy, TASK, steps=1, optimiser=optimiser, progress=False)
+    assert toy.model.weights_hash != before
+
+
+def test_what_cannot_be_trained_or_measured():
+    def begin(toy=None, **options):
+        toys.train(toy or small(), TASK, progress=False, **{"steps": 1, **options})
+
+    for wrong in ({"steps": -1}, {"batch": 0}, {"every": 0}, {"measure": {"a": "loss"}, "test": 0}):
+        with pytest.raises(ToyError, match="expected steps ≥ 0, the others ≥ 1"):
+            begin(**wrong)
+    with pytest.raises(ToyError, match="measure has 'loss', and the history has such a column"):
+        begin(measure={"loss": "loss"})
+    frozen = small()
+    frozen.hf.requires_grad_(False)
+    with pytest.raises(ToyError, match="there is nothing to train"):
+        begin(frozen)
+
+
+@pytest.mark.parametrize(
+    "targets", [torch.zeros(3), torch.zeros(3, 2), torch.zeros(2, dtype=torch.long)]
+)
+def test_accuracy_is_of_class_ids(targets):
+    with pytest.raises(ToyError, match="expected class ids, one for each row"):
+        toys.accuracy(torch.zeros(3, 2), targets)

@@ -68,6 +68,8 @@ class ModularArithmetic:
             raise ToyError(
                 f"{self}: expected p ≥ 2, frac above 0 and below 1, and a corruption from 0 to 1."
             )
+        if self.n_train < 1:
+            raise ToyError(f"{self}: of {self.p**2} pairs none is trained on; raise frac.")
 
     @property
     def d_vocab(self) -> int:

@@ -159,8 +159,17 @@ class RepeatedData:
         return self.base.batch(self.pool, torch.Generator().manual_seed(self.seed))
 
     def batch(self, n: int, generator: torch.Generator) -> Batch:
-        """Fresh rows, of which each is replaced by one of the pool with probability ``share``."""
+        """Fresh rows, of which each is replaced by one of the pool with probability ``share``.
+
+        Raises:
+            ToyError: a base that has only one training set.
+        """
         fresh = self.base.batch(n, generator)
+        if len(fresh) != n:
+            raise ToyError(
+                f"{type(self.base).__name__} gave {len(fresh)} rows for {n}: its training set is fixed, and "
+                "all of it repeats already. Give a task that draws fresh rows."
+            )
         again = torch.rand(n, generator=generator) < self.share
         chosen = torch.randint(0, self.pool, (n,), generator=generator)
 
