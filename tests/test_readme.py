@@ -9,12 +9,15 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_the_tour_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    tour, toys = re.findall(r"```python\n(.*?)```", README, re.S)
     names: dict = {}
-    exec(compile(block, "README.md", "exec"), names)
+    exec(compile(tour, "README.md", "exec"), names)
     assert names["run"].cache["L2.H1.z@-1"].shape == (64, names["model"].d_head)
     assert (tmp_path / "heads.png").stat().st_size > 10_000
     assert names["interp"].head_scores(names["model"].random_twin()).found("induction") == []
+    exec(compile(toys, "README.md", "exec"), names)
+    loss = names["run"].column("smoothed")
+    assert loss[-1] < 0.8 * loss[0]
 
 
 def test_links_exist():
