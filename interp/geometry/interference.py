@@ -61,10 +61,17 @@ def overlap(x: Float[Tensor, "n d"], *, norm: float = 0.5) -> Overlap:
 def welch_bound(n: int, d: int) -> float:
     """Least possible mean squared cosine of n directions in d dimensions: (n - d) / (d (n - 1)), or 0.
 
+    Raises:
+        MetricError: fewer than two directions, or no dimension.
+
     Source:
         Welch 1974, "Lower bounds on the maximum cross correlation of signals".
 
     >>> round(welch_bound(3, 2), 4)  # three directions at 120 degrees
     0.25
     """
+    if n < 2 or d < 1:
+        raise MetricError(
+            f"welch_bound(n={n}, d={d}); expected two directions or more, and a dimension."
+        )
     return max(0.0, (n - d) / (d * (n - 1)))

@@ -18,7 +18,7 @@ def importance(
     """imp_k: attention to position k, averaged over the queries that can see it (those from k on).
 
     Args:
-        pattern: causal attention, [q, k] last: rows that sum to 1 for softmax, any positive ones else.
+        pattern: causal attention, [q, k] last: rows that sum to 1 for softmax, any others else.
         normalised: rows are first divided by their sum (nothing changes for softmax), so that sigmoid
             attention is measured by where it goes. False: as it is.
 
@@ -27,7 +27,7 @@ def importance(
         score 1 / (T - k + 1) Σ_{i ≥ k} A_ik, with k counted from 1.
 
     Raises:
-        MetricError: no square pattern, or attention to later positions.
+        MetricError: no square pattern, attention to later positions, or attention below 0 to be normalised.
     """
     rows = as_rows(pattern, "importance()", least=1)
     length = rows.shape[-1]
@@ -37,6 +37,11 @@ def importance(
             "with as many queries as keys and zeros above the diagonal."
         )
     if normalised:
+        if bool((rows < 0).any()):
+            raise MetricError(
+                "importance() got attention below 0, as linear attention has it, and rows of both signs have no "
+                "shares: give its absolute value, or normalised=False to take it as it is."
+            )
         rows = rows / rows.sum(-1, keepdim=True).clamp(min=1e-30)
     seen = torch.arange(length, 0, -1, device=rows.device)
     return rows.sum(-2) / seen
@@ -60,5 +65,10 @@ def sink_rate(
     >>> sink_rate(torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]]), eps=0.6)
     0.5
     """
-    found = importance(pattern, normalised=normalised)[..., position]
+    shares = importance(pattern, normalised=normalised)
+    if not -shares.shape[-1] <= position < shares.shape[-1]:
+        raise MetricError(
+            f"sink_rate(position={position}): there are {shares.shape[-1]} positions."
+        )
+    found = shares[..., position]
     return float((found > eps).double().mean())

@@ -26,6 +26,8 @@ def fourier_power(x: Float[Tensor, "*sets n p"]) -> Float[Tensor, "*sets n half"
             f"fourier_power() got rows of {rows.shape[-1]} numbers; expected 3 or more, one for each id."
         )
     power = torch.fft.rfft(rows, dim=-1).abs().square()[..., 1:]
+    if rows.shape[-1] % 2 == 0:
+        power[..., -1] /= 2  # the others have a second half at minus their frequency
     total = power.sum(-1, keepdim=True)
     flat = total[..., 0] <= 1e-24 * rows.square().sum(-1)
     if flat.any():

@@ -110,3 +110,30 @@ def test_a_pattern_that_looks_ahead_is_refused():
         importance(torch.ones(4, 4))
     with pytest.raises(MetricError, match="as many queries as keys"):
         importance(torch.ones(4, 5))
+
+
+@pytest.mark.parametrize("p", [7, 8])
+def test_power_is_shared_as_the_squares_are(p):
+    """Two waves of one mean square have half of the power each, also where one turns at every column."""
+    at = torch.arange(p).double()
+    one = torch.cos(2 * torch.pi * at / p)
+    other = torch.cos(2 * torch.pi * (p // 2) * at / p)
+    x = one / one.square().mean().sqrt() + other / other.square().mean().sqrt()
+    power = fourier_power(x[None])[0]
+    assert power[0].item() == pytest.approx(0.5)
+    assert power[-1].item() == pytest.approx(0.5)
+    assert inverse_participation_ratio(x[None]).item() == pytest.approx(0.5)
+
+
+def test_attention_of_both_signs_has_no_shares():
+    pattern = torch.tensor([[[1.0, 0.0], [1.0, -1.0]]])
+    with pytest.raises(MetricError, match="rows of both signs have no shares"):
+        sink_rate(pattern)
+    assert importance(pattern, normalised=False).tolist() == [[1.0, -1.0]]
+    with pytest.raises(MetricError, match="there are 2 positions"):
+        sink_rate(pattern.abs(), position=2)
+
+
+def test_a_bound_needs_two_directions():
+    with pytest.raises(MetricError, match="expected two directions or more"):
+        welch_bound(1, 3)
