@@ -35,7 +35,7 @@ class SwapAttention:
     def __call__(
         self, x: Float[Tensor, "prompt *head query key"]
     ) -> Float[Tensor, "prompt *head query key"]:
-        if len(x) != len(self.last) or x.dim() < 3:
+        if len(x) != len(self.last) or x.dim() < 3 or x.shape[-1] != x.shape[-2]:
             raise self._other(f"a tensor of shape {list(x.shape)}")
         first, second, last = (c.to(x.device) for c in (self.first, self.second, self.last))
         rows, out = torch.arange(len(x), device=x.device), x.clone()

@@ -100,7 +100,7 @@ def continue_training(
 
     Raises:
         PromptError: prompts without answers.
-        RunError: options out of range; a loss that is no longer finite.
+        RunError: options out of range; a loss that is no longer finite; a measure called "step" or "loss".
     """
     if prompts.answers is None:
         raise PromptError("these prompts have no answers to train on: build them with answers=.")
@@ -153,6 +153,10 @@ def _rest(model: Model) -> None:
 def _row(model: Model, measure: Measure | None, step: int, losses: list[float]) -> Row:
     loss = sum(losses) / len(losses) if losses else math.nan
     found = {} if measure is None else {name: float(v) for name, v in measure(model).items()}
+    if taken := sorted({"step", "loss"} & found.keys()):
+        raise RunError(
+            f"measure gave {taken[0]!r}, which is a column of the history: name it otherwise."
+        )
     return {"step": step, "loss": loss, **found}
 
 

@@ -109,8 +109,10 @@ def mlp_lens(model: Model, prompts: Prompts, anchor: str | int, *, top: int = 10
 
     Raises:
         PromptError: prompts without answers, or with the anchor as an answer.
-        ModelError: MLPs without a down projection of their own.
+        ModelError: MLPs without a down projection of their own; ``top`` below 1.
     """
+    if top < 1:
+        raise ModelError(f"top={top}: expected at least one neuron of each layer.")
     ids = _answers(model, prompts, anchor)
     points = [f"L*.{point}@END" for point in ("mlp_post", "mlp_out")]
     cache = model.run(prompts, save=points, logits="none").cache

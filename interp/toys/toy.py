@@ -20,6 +20,7 @@ from torch import Tensor
 
 from interp.errors import CheckpointError, RunError, ToyError
 from interp.models.hooked import HookedForCausalLM
+from interp.models.load import load
 from interp.models.model import Model
 from interp.runs.edits import Edit
 from interp.runs.plan import chain, edited, key_of, resolve
@@ -237,17 +238,20 @@ class Toy:
         """Read what :meth:`save` wrote.
 
         Raises:
-            CheckpointError: no such folder, or it holds no toy.
+            CheckpointError: no such folder, it holds no toy, or not all of one.
         """
         folder = Path(folder)
         if not (folder / "config.json").is_file():
             raise CheckpointError(
                 f"there is no toy in {str(folder)!r}; expected what Toy.save wrote."
             )
-        hf = HookedForCausalLM.from_pretrained(
-            folder, attn_implementation="eager", local_files_only=True
-        )
-        return cls(hf.eval(), folder.name)
+        hf = load(folder, device="cpu", check=False).hf
+        if not isinstance(hf, HookedForCausalLM):
+            raise CheckpointError(
+                f"{str(folder)!r} holds a {hf.config.model_type} model and no toy: use interp.load."
+            )
+        hf.set_attn_implementation("eager")
+        return cls(hf, folder.name)
 
 
 def _columns(inputs: Tensor, site: Site) -> Tensor | None:

@@ -92,3 +92,5 @@ def test_unknown_places_and_other_tensors_are_refused(model):
         model.run(prompts.subset([0, 1]), edit={"L0.pattern": swap})
     with pytest.raises(RunError, match=r"given a tensor of shape \[3, 32\]"):
         model.run(prompts, edit={"L0.resid_pre@END": swap})
+    with pytest.raises(RunError, match="Use it at 'L2.H3.pattern'"):  # two of its entries else
+        model.run(prompts, edit={"L0.resid_pre": swap})

@@ -143,6 +143,12 @@ def test_options_out_of_range_are_refused(option, tiny_model):
         continue_training(model, prompts_of(model), **{"steps": 1, **option})
 
 
+def test_a_measure_takes_no_column_of_the_history(tiny_model):
+    model = tiny_model("llama")
+    with pytest.raises(RunError, match="measure gave 'loss', which is a column"):
+        continue_training(model, prompts_of(model), steps=1, measure=lambda _: {"loss": 1.0})
+
+
 def test_prompts_without_answers_and_a_loss_that_bursts_are_refused(tiny_model):
     model = tiny_model("llama")
     with pytest.raises(PromptError, match="no answers to train on"):

@@ -144,3 +144,5 @@ def test_neurons_and_prompts_that_do_not_fit_are_refused(tiny_model):
         mlp_lens(model, asked(model), " Lima")
     with pytest.raises(PromptError, match="expected prompts with answers"):
         mlp_lens(model, model.prompts(TEXTS), " Tokyo")
+    with pytest.raises(ModelError, match="top=0: expected at least one"):
+        mlp_lens(model, asked(model), " Tokyo", top=0)

@@ -6,11 +6,13 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import interp
 from interp import toys
 from interp.errors import CheckpointError, RunError, SiteError, ToyError
 from interp.toys import Toy
+from tests import tiny
 
 SHAPE = {"d_out": 6, "n_ctx": 7, "n_layers": 2, "n_heads": 2, "d_model": 8}
 
@@ -163,6 +165,19 @@ def test_a_toy_is_read_as_it_was_written(tmp_path):
     assert torch.equal(interp.load(str(folder)).run(ids()).logits, toy.run(ids()).logits)
     with pytest.raises(CheckpointError, match="no toy in"):
         Toy.load(tmp_path / "none")
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("lm_head.weight")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        CheckpointError, match="lacks 1 tensors"
+    ):  # and not random ones in their place
+        Toy.load(folder)
+
+
+def test_another_familys_checkpoint_is_no_toy(tmp_path):
+    tiny.build("gpt2").save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="holds a gpt2 model and no toy"):
+        Toy.load(tmp_path)
 
 
 def test_the_seed_decides_the_weights_and_nothing_else_is_drawn_from():
