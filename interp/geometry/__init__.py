@@ -15,6 +15,10 @@ here knows about models; ``interp.similarity`` and ``interp.probe`` run them.
     fourier_power             functions of an id modulo p, by frequency                   (waves)
     inverse_participation_ratio  how few frequencies they use: 1 is one wave              (waves)
     importance, sink_rate     attention parked on one position                            (sinks)
+    attention_entropy, relative_entropy, collapsed_share, max_attention_logit
+                              how sharply heads attend, and the scores behind it (attention_statistics)
+    kurtosis, channel_kurtosis, max_median_ratio, outlier_channels
+                              do a few channels or tokens hold the large numbers?      (outliers)
 
 ========================  =================  ======  ============  ==========
 quantity                  bounds             shift   rotation      scale
@@ -35,9 +39,21 @@ quantity                  bounds             shift   rotation      scale
 1.0
 """
 
+from interp.geometry.attention_statistics import (
+    attention_entropy,
+    collapsed_share,
+    max_attention_logit,
+    relative_entropy,
+)
 from interp.geometry.classes import ClassGeometry, class_geometry
 from interp.geometry.correlation import pearson, ranks, spearman
 from interp.geometry.interference import Overlap, overlap, welch_bound
+from interp.geometry.outliers import (
+    channel_kurtosis,
+    kurtosis,
+    max_median_ratio,
+    outlier_channels,
+)
 from interp.geometry.similarity import cka, dissimilarity, rsa
 from interp.geometry.sinks import importance, sink_rate
 from interp.geometry.spectrum import (
@@ -54,18 +70,26 @@ __all__ = [
     "Overlap",
     "PCA",
     "anisotropy",
+    "attention_entropy",
+    "channel_kurtosis",
     "cka",
     "class_geometry",
+    "collapsed_share",
     "dissimilarity",
     "effective_rank",
     "fourier_power",
     "importance",
     "inverse_participation_ratio",
+    "kurtosis",
+    "max_attention_logit",
+    "max_median_ratio",
+    "outlier_channels",
     "overlap",
     "participation_ratio",
     "pca",
     "pearson",
     "ranks",
+    "relative_entropy",
     "rsa",
     "sink_rate",
     "spearman",
