@@ -184,3 +184,4 @@ def _take_over(notebook: dict[str, Any], source: Source, folder: Path, out: Path
         shutil.move(new, figures / new.name)
     text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     write_atomically(out / f"{source.name}.ipynb", text.encode())
+    (out / "failed" / f"{source.name}.ipynb").unlink(missing_ok=True)

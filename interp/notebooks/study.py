@@ -121,7 +121,10 @@ class Study:
         return claim
 
     def _by_seed(self, name: str, values: Any) -> dict[int, float]:
-        given = dict(values) if isinstance(values, Mapping) else None
+        by_seed = isinstance(values, Mapping)
+        if hasattr(values, "keys") and not by_seed:  # a pandas series, by seed or in order
+            by_seed = set(values.keys()) == set(self.seeds)
+        given = dict(values) if by_seed else None
         if given is None:
             listed = _numbers(values)
             given = dict(enumerate(listed))

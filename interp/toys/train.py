@@ -21,7 +21,8 @@ interrupted and goes on from the folder ``out``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -205,9 +206,8 @@ def train(
             f"{str(out)!r} holds this run after {state.step} steps, more than steps={steps}: give that many, "
             "and take earlier weights from checkpoints=, or give another folder."
         )
-    was_training = module.training
-    module.train()
     with (
+        _training(module),
         torch.enable_grad(),
         interrupts() as interrupted,
         Bar(total=steps, what="train", show=progress, least=1000) as bar,
@@ -240,12 +240,22 @@ def train(
             bar.advance()
             if state.step % save_every == 0 or state.step in checkpoints:
                 state.save(module, stepper)
-    module.train(was_training)
-    module.zero_grad(set_to_none=True)
     if state.stands != state.saved:
         state.save(module, stepper)
     finished = state.met or state.step >= steps
     return ToyRun(model, state.history, state.kept, finished, state.step, setup)
+
+
+@contextmanager
+def _training(module: nn.Module) -> Iterator[None]:
+    """Training mode; afterwards, also after an error, the mode that was, and no gradients."""
+    before = module.training
+    module.train()
+    try:
+        yield
+    finally:
+        module.train(before)
+        module.zero_grad(set_to_none=True)
 
 
 def _expect(

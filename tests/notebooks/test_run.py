@@ -105,6 +105,7 @@ def test_what_is_up_to_date_is_kept_and_a_changed_source_is_not(done):
 def test_running_again_gives_the_same_bytes(done, tmp_path):
     folder, _, _ = done
     before = contents(folder)
+    (folder / "failed" / "01_fine.ipynb").write_text("of an earlier run")
     notebooks.run(folder, ["01"], again=True)
     after = contents(folder)
     claims = notebooks.CLAIMS

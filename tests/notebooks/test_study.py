@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 import torch
 
@@ -110,3 +111,11 @@ def test_the_fast_form_names_no_figure_that_it_did_not_write(tmp_path):
     with canvas(2, 2) as (figure, _):
         study.figure(figure, "line")
     assert study.to_json()["figures"] == []
+
+
+def test_a_series_by_seed_is_read_by_seed(tmp_path):
+    study = opened(tmp_path)
+    by_seed = pd.Series({1: 2.0, 0: 1.0})
+    assert dict(claim(study, "x", by_seed).values) == {0: 1.0, 1: 2.0}
+    in_order = pd.Series([1.0, 2.0], index=[7, 9])
+    assert dict(claim(study, "y", in_order).values) == {0: 1.0, 1: 2.0}

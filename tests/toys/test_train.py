@@ -282,3 +282,11 @@ def test_what_cannot_be_trained_or_measured():
 def test_accuracy_is_of_class_ids(targets):
     with pytest.raises(ToyError, match="expected class ids, one for each row"):
         toys.accuracy(torch.zeros(3, 2), targets)
+
+
+def test_an_error_leaves_the_model_as_one_that_is_not_trained():
+    toy = small()
+    with pytest.raises(ToyError, match="training diverged"):
+        toys.train(toy, TASK, steps=50, optimiser="sgd", lr=1e30, progress=False)
+    assert not toy.hf.training
+    assert all(p.grad is None for p in toy.hf.parameters())
