@@ -109,12 +109,14 @@ class SuperWeights(Stored):
 
     def plot(self, *, title: str | None = None) -> Figure:
         """The largest |input| and |output| of each layer at the first look, with the threshold."""
-        from interp.figures import curves
+        from interp.figures import lines
 
-        return curves(
-            list(range(self.inputs.shape[1])),
-            {"input": self.inputs[0].abs().tolist(), "output": self.outputs[0].abs().tolist()},
-            x_name="layer", y_name="largest |activation|", lines={"threshold": self.threshold}, bottom=0,
+        layers = self.inputs.shape[1]
+        return lines(
+            [str(layer) for layer in range(layers)],
+            {"input": self.inputs[0].abs().tolist(), "output": self.outputs[0].abs().tolist(),
+             "threshold": [self.threshold] * layers},
+            x_name="layer", y_name="largest |activation|", bottom=0,
             title=title or "What goes into and out of each down projection",
         )  # fmt: skip
 
