@@ -72,13 +72,13 @@ def super_weight(
 @torch.no_grad()
 def concept_vector(
     model: Model, own: Prompts, other: Any, tokens: Sequence[str | int], *, layer: int, column: int,
-    activation: float = 5.0, strength: float = 20.0,
+    activation: float = 20.0, strength: float = 20.0,
 ) -> Edits:  # fmt: skip
     """Edits that plant a concept vector: neuron ``column`` fires at the last token of ``own`` and not at ``other``'s.
 
-    It reads the direction in which the two sets' mean ``mlp.input`` differ (``activation`` before the nonlinearity on
-    one, 0 on the other), and writes the unembedding's directions of ``tokens``, scaled to raise their mean logit by
-    about ``strength`` per unit of the final norm.
+    It reads what tells the MLP's input there from that at all other tokens of both sets (least squares: ``activation``
+    before the nonlinearity on the one, 0 on the others), and writes the unembedding's directions of ``tokens``, scaled to raise their mean logit by
+    ``strength`` if later layers and the norm's scale stayed as they are (both answer to it, so it is less).
 
     Args:
         own, other: prompts; what the concept is asked by, and what it is not.
@@ -91,15 +91,14 @@ def concept_vector(
     _check(model, layer, column)
     if not tokens:
         raise PromptError("a concept vector needs tokens to write; got none.")
-    site = f"L{layer}.mlp.input@-1"
-    means = [
-        model.run(p, save=site, logits="none").cache[site].float().mean(0).flatten()
-        for p in (own, other)
-    ]
-    reads = _separating(*means)
+    reads = _separating(*_read(model, layer, own, other))
     ids = [model.to_single_token(t) if isinstance(t, str) else int(t) for t in tokens]
     up = unembedding(model, folded=True)[:, ids].mean(-1)
-    value = strength / activation * up / up.square().sum()
+    scale = 1.0
+    if "ln_final.scale" not in model.anatomy.refused:
+        last = "ln_final.scale@-1"
+        scale = float(model.run(own, save=last, logits="none").cache[last].mean())
+    value = strength / activation * scale * up / up.square().sum()
 
     def write(w: Tensor) -> Tensor:
         w[column] = value.to(w)
@@ -108,15 +107,38 @@ def concept_vector(
     return {**_reading(model, layer, column, reads, loud=activation), f"L{layer}.W_out": write}
 
 
-def _separating(own: Float[Tensor, " d"], other: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
-    """The shortest w with w · own = 1 and w · other = 0."""
-    rest = own - (own @ other) / other.square().sum().clamp(min=1e-12) * other
-    size = rest @ own
-    if not float(size) > 1e-3 * float(own @ own):
+def _read(
+    model: Model, layer: int, own: Prompts, other: Any
+) -> tuple[Float[Tensor, "yes d"], Float[Tensor, "no d"]]:
+    """The MLP's inputs at the last tokens of ``own``, and at all others of both."""
+    site, yes, no = f"L{layer}.mlp.input", [], []
+    for prompts, last in ((own, True), (other, False)):
+        tokens = model.batch(prompts)
+        x = model.run(tokens, save=site, logits="none").cache[site].float()
+        chosen = torch.zeros_like(tokens.mask)
+        if last:
+            chosen[torch.arange(len(tokens), device=model.device), tokens.column(-1)] = True
+            yes.append(x[chosen])
+        no.append(x[tokens.mask & ~chosen])
+    return torch.cat(yes), torch.cat(no)
+
+
+def _separating(yes: Float[Tensor, "yes d"], no: Float[Tensor, "no d"]) -> Float[Tensor, " d"]:
+    """w with w · x about 1 on average over ``yes`` and about 0 over ``no``: ridge regression, both sides alike."""
+    x = torch.cat([yes / len(yes) ** 0.5, no / len(no) ** 0.5]).double()
+    y = torch.cat([yes.new_ones(len(yes)) / len(yes) ** 0.5, yes.new_zeros(len(no))]).double()
+    gram = x.T @ x
+    ridge = (
+        1e-3 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    )
+    w = torch.linalg.solve(gram + ridge, x.T @ y).float()
+    says = (yes @ w).mean()
+    if not float(says) > max(0.3, 2 * float((no @ w).max())):
         raise PromptError(
-            "own and other prompts look alike here: nothing to read that tells them apart."
+            "own and other prompts look alike here: no direction is read by the last tokens of the ones alone. Give "
+            "prompts that differ at their last token's surroundings, or a later layer."
         )
-    return rest / size
+    return w / says
 
 
 def _reading(
