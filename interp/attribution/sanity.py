@@ -100,10 +100,10 @@ class SanityCheck(Stored):
                 [1.0, *(float(e.high) for e in ends)],
             )
         curves["two random models"] = [float(self.null.nanmean())] * (1 + len(self.steps))
-        word = "and all before it " if self.order == "cascading" else ""
+        word = "made random, with all to its left" if self.order == "cascading" else "made random"
         return lines(
-            ["trained", *self.steps], curves, bands=bands, x_name=f"made random {word}".strip(),
-            y_name="rank correlation with the trained model's",
+            ["trained", *self.steps], curves, bands=bands, x_name=word,
+            y_name="rank correlation",
             title=title or f"Does {self.method} depend on the weights?",
         )  # fmt: skip
 

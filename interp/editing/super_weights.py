@@ -116,7 +116,7 @@ class SuperWeights(Stored):
             [str(layer) for layer in range(layers)],
             {"input": self.inputs[0].abs().tolist(), "output": self.outputs[0].abs().tolist(),
              "threshold": [self.threshold] * layers},
-            x_name="layer", y_name="largest |activation|", bottom=0,
+            x_name="layer", y_name="largest |activation|", bottom=0.0,
             title=title or "What goes into and out of each down projection",
         )  # fmt: skip
 

@@ -113,6 +113,7 @@ def test_every_weight_is_made_random_and_put_back(family, llama_like_tokenizer):
     assert found.steps[0] == ("unembedding (tied)" if family == "gpt2" else "unembedding")
 
 
+@pytest.mark.bad_input
 def test_what_does_not_fit_is_refused(demo, prompts):
     with pytest.raises(MetricError, match="method='magic'"):
         saliency(demo, prompts, "magic")

@@ -46,6 +46,10 @@ def test_jaccard_by_hand():
     assert jaccard(a[0], torch.tensor([3, 4, 5, 6])).item() == pytest.approx(2 / 6)
     with pytest.raises(MetricError, match="an id twice"):
         jaccard(torch.tensor([1, 1]), torch.tensor([1, 2]))
+
+
+@pytest.mark.bad_input
+def test_sets_of_two_sizes_are_refused():
     with pytest.raises(MetricError, match="as many in both"):
         jaccard(torch.tensor([1, 2]), torch.tensor([1, 2, 3]))
 
@@ -171,7 +175,7 @@ def test_effects_are_stored_and_what_does_not_fit_is_refused(
     with pytest.raises(MetricError, match="the vocabulary's size"):
         vector_change(demo, demo, [PLACE], top=10_000)
     with pytest.raises(MetricError, match="expected a std above 0"):
-        noise_effect(demo, own, other, [PLACE], std=0)
+        noise_effect(demo, own, other, [PLACE], std=0.0)
     with pytest.raises(PromptError, match="prompts with answers on both sides"):
         noise_effect(demo, own, demo.prompts(["The capital of France is"]), [PLACE])
     with pytest.raises(ModelError, match="differ in shape"):

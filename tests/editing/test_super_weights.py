@@ -45,7 +45,7 @@ def test_several_of_one_neuron_and_of_two_layers_are_found(demo):
         return w
 
     with demo.edited(one), demo.edited({"L0.W_out": another}):
-        later = planting.super_weight(demo, TEXT, layer=2, row=3, column=9, spike=90)
+        later = planting.super_weight(demo, TEXT, layer=2, row=3, column=9, spike=90.0)
         with demo.edited(later):
             found = super_weights(demo, TEXT)
             assert found.found == ((0, 20, 41), (2, 3, 9), (0, 21, 41))
@@ -113,7 +113,7 @@ def test_the_largest_weights_are_largest_and_leave_out_what_they_should(demo):
 
 def test_what_does_not_fit_is_refused(demo, tiny_model):
     with pytest.raises(ModelError, match="expected a threshold above 0"):
-        super_weights(demo, TEXT, threshold=0)
+        super_weights(demo, TEXT, threshold=0.0)
     with (
         pytest.raises(ModelError, match="with 192 rows and 768 columns"),
         demo.edited(zeroed([(0, 500, 3)])),

@@ -108,7 +108,7 @@ def test_a_mask_holds_the_largest_and_the_null_as_many_of_each():
     null = random_mask(masks, seed=0)
     assert [int(null[n].sum()) for n in made] == [2, 1]
     assert torch.equal(random_mask(masks, seed=0)["a"], null["a"])
-    for share in (0, 1.5):
+    for share in (0.0, 1.5):
         with pytest.raises(RunError, match="expected a share above 0"):
             mask_top(made, share)
 
@@ -121,7 +121,7 @@ def test_what_was_planted_is_chosen_and_unlearned_and_the_rest_stays(demo, retai
         answers=[" Tokyo"] * 6,
     )
     with demo.edited(
-        planting.concept_vector(demo, own, retain, [" Tokyo"], layer=1, column=300, strength=14)
+        planting.concept_vector(demo, own, retain, [" Tokyo"], layer=1, column=300, strength=14.0)
     ):
         found = weight_attribution(
             demo, own, retain, parameters="*dense_4h_to_h.weight", gamma=float("inf")
@@ -176,6 +176,7 @@ def test_one_step_is_the_masked_gradient(demo, retain):
     assert int((edit.changes[DOWN].value != 0).sum()) <= demo.d_model
 
 
+@pytest.mark.bad_input
 def test_what_does_not_fit_is_refused(demo, forget, retain):
     bare = demo.prompts(["The capital of France is"])
     with pytest.raises(PromptError, match="needs prompts with answers"):

@@ -56,7 +56,7 @@ def test_a_planted_channel_is_found_and_no_other():
     with pytest.raises(MetricError, match="zeros only"):
         channel_kurtosis(torch.zeros(3, 4))
     with pytest.raises(MetricError, match="expected a number above 0"):
-        outlier_channels(x, factor=0)
+        outlier_channels(x, factor=0.0)
 
 
 def test_a_planted_token_shows_in_its_row():
@@ -108,6 +108,7 @@ def test_collapse_follows_the_scale_of_scores_and_so_does_the_largest_one():
     assert largest[1] == pytest.approx(float(scores.masked_fill(mask, 0).abs().max()))
 
 
+@pytest.mark.bad_input
 def test_what_is_no_pattern_is_refused():
     with pytest.raises(MetricError, match="rows sum to 1"):
         attention_entropy(torch.full((4, 4), 0.5))

@@ -37,6 +37,10 @@ def test_activity_counts_what_is_above():
     x = torch.tensor([[1.0, 0.0, -1.0, 0.2], [0.0, 0.0, 0.0, 0.0]])
     assert active_share(x).tolist() == [0.5, 0.0]
     assert active_share(x, above=0.5).tolist() == [0.25, 0.0]
+
+
+@pytest.mark.bad_input
+def test_a_single_number_has_no_neurons():
     with pytest.raises(MetricError, match=r"expected \[\.\.\., d\]"):
         active_share(torch.tensor(3.0))
 
