@@ -188,8 +188,8 @@ def noise_effect(
     Args:
         own, other: prompts with answers: about the concept, and about other things.
         places: (layer, column) of each; several are noised together.
-        std: of the noise on each weight; the paper's .1 is about three times the weights of Llama-2-7B's columns. Look at
-            your model's, and compare with ``random``, which has the same noise.
+        std: of the noise on each weight: .1 in the paper. Columns of other lengths need other noise: ``random`` has the
+            same, and must do nothing.
         draws: of the noise, and of the random columns.
         seed: of both.
 

@@ -7,14 +7,13 @@ bilevel problem). With the retain loss's Hessian taken as a constant γ on its d
     S_i = (θ_i - ∇_i ℓ_r / γ) · ∇_i ℓ_f
 
 θ · ∇ℓ_f is the first-order effect of removing a weight (SNIP); the second term takes away what the retained data would
-put there. At a minimum of ℓ_r it is 0, and a γ of ∞ leaves it out. The weights with the largest |S| are the ones to train:
-a mask for any unlearning method (:func:`interp.editing.unlearning.ascend` is the plainest).
+put there. It is small at a minimum of ℓ_r, and a γ of ∞ leaves it out; a γ far below |∇ℓ_r| / |θ| leaves nothing else, and
+chooses weights that the retained data need as well (the empirical Fisher of a trained model is that small). The weights
+with the largest |S| are the ones to train: a mask for any unlearning method
+(:func:`interp.editing.unlearning.ascend` is the plainest).
 
 Source: Jia et al. 2024, "WAGLE: strategic weight attribution for effective and modular unlearning in large language
 models", arXiv:2410.17509, section 4, and the authors' code, whose score is |(θ - ∇ℓ_r / μ) · ∇ℓ_f|.
-
-Departure: γ is given, or the mean of the empirical Fisher diagonal (squared retain gradients of single prompts), as one
-number; the authors tune it.
 """
 
 from __future__ import annotations
@@ -139,14 +138,14 @@ class WeightAttribution:
 
 @torch.inference_mode(False)  # a caller's would leave no gradients
 def weight_attribution(
-    model: Model, forget: Prompts, retain: Prompts, *, gamma: float | None = None,
+    model: Model, forget: Prompts, retain: Prompts, *, gamma: float,
     parameters: str | Sequence[str] = "*.weight", batch: int = 32, progress: bool | None = None,
 ) -> WeightAttribution:  # fmt: skip
     """S of the weights of some parameters; the model is as before afterwards.
 
     Args:
         forget, retain: prompts with answers; a loss is the mean of -log p(answer).
-        gamma: the Hessian's constant; None: the mean empirical Fisher of the retained prompts (one backward pass each).
+        gamma: the Hessian's constant, to be tuned as the authors do; ``float("inf")``: the forget term alone.
         parameters: patterns of Hugging Face names; matrices alone count.
         batch: prompts at a time.
 
@@ -161,15 +160,16 @@ def weight_attribution(
                 "weight_attribution() needs prompts with answers: build them with answers=."
             )
     chosen = chosen_parameters(model, parameters)
-    n = len(forget) + len(retain) + (len(retain) if gamma is None else 0)
-    with frozen(model.hf), Bar(total=n, what="gradients", show=progress) as bar:
+    with (
+        frozen(model.hf),
+        Bar(total=len(forget) + len(retain), what="gradients", show=progress) as bar,
+    ):
         for parameter in chosen.values():
             parameter.requires_grad_(True)
         loss_f, grad_f = _gradients(model, forget, chosen, batch, bar)
         loss_r, grad_r = _gradients(model, retain, chosen, batch, bar)
-        found = _fisher(model, retain, chosen, bar) if gamma is None else float(gamma)
     made = {
-        name: scores(parameter.detach(), grad_f[name], grad_r[name], found).cpu()
+        name: scores(parameter.detach(), grad_f[name], grad_r[name], gamma).cpu()
         for name, parameter in chosen.items()
     }
     origin = Provenance.of(
@@ -180,7 +180,7 @@ def weight_attribution(
         gamma=gamma,
         parameters=list(chosen),
     )
-    return WeightAttribution(made, found, loss_f, loss_r, origin)
+    return WeightAttribution(made, float(gamma), loss_f, loss_r, origin)
 
 
 def chosen_parameters(model: Model, patterns: str | Sequence[str]) -> dict[str, nn.Parameter]:
@@ -218,13 +218,3 @@ def _gradients(
         total += float(loss.detach())
         bar.advance(len(part))
     return total, summed
-
-
-def _fisher(model: Model, prompts: Prompts, chosen: Mapping[str, nn.Parameter], bar: Bar) -> float:
-    """Mean over weights and prompts of squared gradients."""
-    total, count = 0.0, sum(p.numel() for p in chosen.values())
-    for i in range(len(prompts)):
-        grads = torch.autograd.grad(loss_of(model, prompts.subset([i])), list(chosen.values()))
-        total += sum(float(one.double().square().sum()) for one in grads)
-        bar.advance()
-    return max(total / (count * len(prompts)), 1e-30)

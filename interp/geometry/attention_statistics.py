@@ -107,8 +107,8 @@ def collapsed_share(
 def max_attention_logit(scores: Float[Tensor, "*heads q k"]) -> Float[Tensor, "*heads"]:
     """The largest |score| before the softmax over all pairs of query and key that are not masked.
 
-    A softmax sees differences only, but training grows scores as they are: Dehghani et al. saw divergence where they
-    passed 50,000; a few tens already leave one key nearly all. In the scores' unit (logits, after the scale 1/√d_head).
+    A softmax sees differences only, but training grows scores as they are; a few tens leave one key nearly all. In
+    the scores' unit (logits, after the scale 1/√d_head).
     To follow *growth*, take it at each checkpoint on the same text.
 
     Args:

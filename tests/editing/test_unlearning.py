@@ -85,19 +85,15 @@ def test_without_retained_data_it_is_the_first_order_effect_of_removing_weights(
     assert -float(found.scores[DOWN].sum()) == pytest.approx(slope, rel=0.02)
 
 
-def test_gamma_is_the_mean_squared_gradient_of_single_prompts(demo, forget, retain):
-    found = weight_attribution(demo, forget, retain, parameters=DOWN)
-    single = [
-        weight_attribution(
-            demo, retain.subset([i]), retain.subset([i]), gamma=float("inf"), parameters=DOWN
-        )
-        for i in range(len(retain))
+def test_the_retained_data_s_term_is_their_gradient_over_gamma(demo, forget):
+    """Where the same prompts are to go and to stay, the second term is the squared gradient."""
+    both = [
+        weight_attribution(demo, forget, forget, gamma=g, parameters=DOWN)
+        for g in (float("inf"), 0.01)
     ]
     w = dict(demo.hf.named_parameters())[DOWN].detach()
-    mean = sum(float((one.scores[DOWN] / w).double().square().mean()) for one in single) / len(
-        single
-    )
-    assert found.gamma == pytest.approx(mean, rel=1e-3)
+    grad = both[0].scores[DOWN] / w
+    assert torch.allclose(both[1].scores[DOWN], w * grad - grad.square() / 0.01, atol=1e-6)
 
 
 def test_a_mask_holds_the_largest_and_the_null_as_many_of_each():
@@ -139,7 +135,7 @@ def test_what_was_planted_is_chosen_and_unlearned_and_the_rest_stays(demo, retai
             with demo.edited(edit):
                 results[name] = lost(demo, own), lost(demo, retain)
         before = lost(demo, own), lost(demo, retain)
-    assert in_column > 0.2  # of 3,072 columns
+    assert in_column > 0.1  # of 3,072 columns
     assert before[0] < 0.5
     for name in ("wagle", "needle"):
         assert results[name][0] > 3.5
@@ -180,11 +176,11 @@ def test_one_step_is_the_masked_gradient(demo, retain):
 def test_what_does_not_fit_is_refused(demo, forget, retain):
     bare = demo.prompts(["The capital of France is"])
     with pytest.raises(PromptError, match="needs prompts with answers"):
-        weight_attribution(demo, bare, retain)
+        weight_attribution(demo, bare, retain, gamma=1.0)
     with pytest.raises(PromptError, match="prompts with answers to forget"):
         ascend(demo, bare, column_masks(demo, [PLACE]), lr=0.1)
     with pytest.raises(ModelError, match="no matrix of 'demo' is called"):
-        weight_attribution(demo, forget, retain, parameters="nothing")
+        weight_attribution(demo, forget, retain, gamma=1.0, parameters="nothing")
     with pytest.raises(ModelError, match="no such parameter"):
         ascend(demo, forget, {"nothing": torch.ones(2, 2).bool()}, lr=0.1)
     with pytest.raises(ModelError, match="no such column"):
