@@ -130,7 +130,7 @@ def vector_change(
             f"{model!r} and {other!r} differ in shape: their columns cannot be compared."
         )
     ids = [(v.to(u) @ u).topk(top, dim=-1).indices.cpu() for v, u in (old, new)]
-    a, b = (v.double().cpu() for v, _ in (old, new))
+    a, b = (v.cpu().double() for v, _ in (old, new))
     name = other.name if isinstance(after, Model) else type(after).__name__
     return VectorChange(
         tuple((int(i), int(c)) for i, c in places), torch.cosine_similarity(a, b, dim=-1),

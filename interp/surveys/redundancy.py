@@ -170,7 +170,7 @@ def layer_redundancy(model: Model, inputs: Any, *, progress: bool | None = None)
             save = [f"L*.{point}" for point in points]
             cache = model.run(part, save=save, logits="none").cache
             for i in layers:
-                at = {point: cache[f"L{i}.{point}"][part.mask].double().cpu() for point in points}
+                at = {point: cache[f"L{i}.{point}"][part.mask].cpu().double() for point in points}
                 for b, name in enumerate(branches):
                     sums[b, i] += layer_importance(at[reads[name]], at[name]).sum()
                 sums[-2, i] += layer_importance(
