@@ -12,7 +12,7 @@ def test_the_tour_runs(tmp_path, monkeypatch):
     tour, toys = re.findall(r"```python\n(.*?)```", README, re.S)
     names: dict = {}
     exec(compile(tour, "README.md", "exec"), names)
-    assert names["run"].cache["L2.H1.z@-1"].shape == (64, names["model"].d_head)
+    assert names["run"].cache["L2.H1.z@-1"].shape == (32, names["model"].d_head)
     assert (tmp_path / "heads.png").stat().st_size > 10_000
     assert names["interp"].head_scores(names["model"].random_twin()).found("induction") == []
     exec(compile(toys, "README.md", "exec"), names)

@@ -76,6 +76,7 @@ def test_find_without_a_behaviour_fails_and_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_induction_is_recorded_on_prompts_corrupted_as_those_it_was_found_on(monkeypatch, tmp_path):
     from interp import pipelines
     from interp.pipelines.tasks import induction

@@ -177,8 +177,13 @@ def test_a_link_opens_its_feature_and_a_picture_is_drawn(found, profile):
 def test_a_notebooks_frame_shows_one_card(found, profile):
     path = profile / "cell.html"
     path.write_text(f"<body>{found.feature('F0')._repr_html_()}</body>", encoding="utf-8")
-    picture = matplotlib.image.imread(screenshot(path, profile))
-    assert (picture[..., 0] - picture[..., 2] > 0.2).sum() > 2000
+
+    def red():
+        picture = matplotlib.image.imread(screenshot(path, profile))
+        return (picture[..., 0] - picture[..., 2] > 0.2).sum()
+
+    # on a busy machine the browser may take its picture before the frame is drawn
+    assert any(red() > 2000 for _ in range(3))
 
 
 def test_the_file_needs_nothing_and_is_small(found, tmp_path):

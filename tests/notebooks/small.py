@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from interp.notebooks import Source, Study
 
 HEAD = """# %% [markdown]
 # # A small one
@@ -41,3 +44,14 @@ def write(folder: Path, name: str, *parts: str) -> Path:
     path = folder / f"{name}.py"
     path.write_text(HEAD.format(name=name) + "".join(parts), encoding="utf-8")
     return path
+
+
+def executed(source: Source) -> Study:
+    """The study of a notebook's fast form, its cells executed in this process instead of in a kernel."""
+    own: dict[str, Any] = {"__name__": "__main__"}
+    for cell in source.notebook({"FAST": True}).cells:
+        if cell.cell_type == "code":
+            exec(compile(cell.source, f"{source.name}.py", "exec"), own)
+    study = own["study"]
+    assert isinstance(study, Study)
+    return study

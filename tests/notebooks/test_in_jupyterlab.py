@@ -32,6 +32,7 @@ def check(name: str, found: dict) -> None:
     assert found["drawn"] == found["pictures"], name
 
 
+@pytest.mark.slow
 def test_a_new_notebook_runs_and_shows_its_figure(tmp_path):
     folder = tmp_path / "notebooks"
     path = notebooks.new("Mine", folder=folder)

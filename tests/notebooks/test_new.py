@@ -12,6 +12,7 @@ from interp import notebooks
 from interp.cli import app
 from interp.errors import NotebookError
 from tests.notebooks.conftest import DIGEST
+from tests.notebooks.small import executed
 
 
 def call(*args, code=0):
@@ -24,32 +25,23 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_it_runs_as_it_is_and_its_claims_are_printed(tmp_path):
+def test_it_runs_as_it_is(tmp_path, monkeypatch):
+    """In this process: what a kernel adds is tested in test_run, and what JupyterLab adds by make jupyterlab."""
     folder = tmp_path / "notebooks"
-    call(
-        "new-notebook",
-        'What does "Attention" do?',
-        "--paper",
-        "A 2030, arXiv:1",
-        "--folder",
-        folder,
-    )
+    title = 'What does "Attention" do?'
+    call("new-notebook", title, "--paper", "A 2030, arXiv:1", "--folder", folder)
     path = folder / "19_what_does_attention_do.py"
     opened = json.loads(path.with_suffix(".ipynb").read_text())
     assert opened["nbformat"] == 4
     assert all(not cell.get("outputs") for cell in opened["cells"])
-    result = call("notebooks", "run", "--folder", folder, "--fast", "--out", tmp_path / "out")
-    assert "1 of 1 claims hold" in result.stdout
     shown = call("notebooks", "claims", "--folder", folder, code=1)
     assert "'interp notebooks run" in flat(shown.stderr)
-    (entry,) = notebooks.read(tmp_path / "out" / "claims.json").values()
-    assert entry.paper == "A 2030, arXiv:1"
-    assert entry.question == 'What does "Attention" do?'
-    again = call(
-        "notebooks", "run", "--folder", folder, "--fast", "--out", tmp_path / "out", "--json"
-    )
-    assert json.loads(again.stdout)["19_what_does_attention_do"]["claims"][0]["holds"]
-    assert "0 notebooks to execute; 1 up to date" in again.stderr
+    monkeypatch.chdir(tmp_path)
+    study = executed(notebooks.find(folder)[0])
+    assert (study.question, study.paper) == (title, "A 2030, arXiv:1")
+    (claim,) = study.claims
+    assert claim.holds
+    assert not claim.swapped().holds
 
 
 def test_a_miss_fails_and_is_named(tmp_path):

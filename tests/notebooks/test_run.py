@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from interp import notebooks
 from interp.cli import app
 from interp.errors import NotebookError
+from interp.notebooks import record
 from interp.notebooks.study import MIME
 from tests.notebooks.small import CLAIM, END, FIGURE, write
 
@@ -33,12 +34,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """Four notebooks executed once: one that is fine, one that misses, and two that fail."""
+    """Three notebooks executed once: one that is fine, one that misses, and one that fails."""
     folder = tmp_path_factory.mktemp("notebooks")
     write(folder, "01_fine", FIGURE, CLAIM, END)
     write(folder, "02_misses", CLAIM.replace("above=2", "above=4"), END)
     write(folder, "03_raises", FIGURE, "\n# %%\n1 / 0\n", END)
-    write(folder, "04_silent", CLAIM)
     told: list[tuple[str, int, int]] = []
     outcomes = notebooks.run(folder, told=lambda *line: told.append(line))
     return folder, {outcome.name: outcome for outcome in outcomes}, told
@@ -50,7 +50,6 @@ def test_each_is_told_apart(done):
     assert outcomes["02_misses"].error is None
     assert not outcomes["02_misses"].holds
     assert outcomes["03_raises"].error.startswith("ZeroDivisionError: division by zero")
-    assert "04_silent shows no study" in outcomes["04_silent"].error
     assert ("01_fine", 6, 6) in told
 
 
@@ -75,10 +74,20 @@ def test_the_claims_are_those_in_the_outputs(done):
     )
 
 
+def test_a_notebook_that_shows_no_study_is_told_so(done):
+    folder, _, _ = done
+    written = json.loads((folder / "01_fine.ipynb").read_text())
+    with pytest.raises(NotebookError, match="the study in 02_other.py is called '01_fine'"):
+        record.study_of(written, "02_other")
+    for cell in written["cells"]:
+        cell["outputs"] = []
+    with pytest.raises(NotebookError, match="01_fine shows no study"):
+        record.study_of(written, "01_fine")
+
+
 def test_what_failed_leaves_nothing_but_the_cells_to_look_at(done):
     folder, _, _ = done
     assert not (folder / "03_raises.ipynb").exists()
-    assert not (folder / "04_silent.ipynb").exists()
     assert sorted(p.name for p in (folder / "figures").iterdir()) == [
         "01_fine-line.png",
         "01_fine-line.svg",

@@ -10,6 +10,7 @@ import pytest
 from interp import notebooks
 from interp.notebooks import index
 from interp.notebooks.source import cells_digest
+from tests.notebooks.small import executed
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
@@ -80,11 +81,7 @@ def test_the_fast_form_runs_and_its_claims_hold(name, tmp_path, monkeypatch):
     import matplotlib.pyplot as plt
 
     monkeypatch.chdir(tmp_path)
-    own: dict[str, object] = {"__name__": "__main__"}
-    for cell in SOURCES[name].notebook({"FAST": True}).cells:
-        if cell.cell_type == "code":
-            exec(compile(cell.source, f"{name}.py", "exec"), own)
-    study = own["study"]
+    study = executed(SOURCES[name])
     assert study.fast
     assert len(study.seeds) == 1
     assert study.claims

@@ -71,15 +71,14 @@ def repeats(model, n=48, width=24, seed=0):
 
 def test_the_continent_of_countries_never_met_is_readable_in_the_trained_model_only():
     prompts, labels, countries = continents()
-    sites = ["L0.resid_pre@subject", "L2.resid_pre@subject", "L0.resid_pre", "L3.resid_pre"]
+    sites = ["L0.resid_pre@subject", "L0.resid_pre", "L3.resid_pre"]
     options = {"documents": countries, "controls": 0, "folds": 3, "l2": 1.0}
     trained = probe(demo(), prompts, labels, sites, shuffles=19, **options)
-    early, subject, none, end = trained.score.tolist()
+    early, none, end = trained.score.tolist()
     assert early > 0.5  # the word's own vector holds it already
-    assert subject > 0.8
     assert none < 0.35  # the last word is not the country, and nothing has moved yet
     assert end > 0.85
-    assert trained.found() == [sites[0], sites[1], sites[3]]
+    assert trained.found() == [sites[0], sites[2]]
     assert float(trained.null.mean()) < 0.35
     twin = probe(demo(False), prompts, labels, sites, shuffles=0, **options)
     assert float(twin.score.max()) < 0.4
