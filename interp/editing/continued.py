@@ -157,7 +157,7 @@ def _row(model: Model, measure: Measure | None, step: int, losses: list[float]) 
         raise RunError(
             f"measure gave {taken[0]!r}, which is a column of the history: name it otherwise."
         )
-    return {"step": step, "loss": loss, **found}
+    return {"step": float(step), "loss": loss, **found}
 
 
 def _batches(n: int, size: int, seed: int) -> Iterator[Int[Tensor, " row"]]:

@@ -195,7 +195,7 @@ class _Projected:
     """Put μ + (x - μ)Bᵀ B in the place of x, at each prompt's own columns."""
 
     columns: Int[Tensor, "prompt place"]
-    mean: Float[Tensor, "place d_head"]
+    mean: Float[Tensor, "#place d_head"]
     basis: Float[Tensor, "rank d_head"]
 
     def __call__(self, x: Float[Tensor, "prompt pos d_head"]) -> Float[Tensor, "prompt pos d_head"]:

@@ -22,7 +22,7 @@ from interp.tokens import Tokenization
 
 __all__ = ["Inputs", "Prompts", "build"]
 
-Inputs = str | Sequence[str] | Int[Tensor, "*prompt pos"] | TokenBatch
+Inputs = str | Sequence[str] | Sequence[Sequence[int]] | Int[Tensor, "*prompt pos"] | TokenBatch
 Texts = tuple[str, ...]
 Pieces = tuple[Texts, ...]
 

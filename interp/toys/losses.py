@@ -81,7 +81,7 @@ def stablemax_cross_entropy(
 
 def mse(
     outputs: Float[Tensor, "*scored classes"],
-    targets: Int[Tensor, "*scored"] | Float[Tensor, "*scored classes"],
+    targets: Int[Tensor, "*scored"] | Float[Tensor, "*scored classes"] | Float[Tensor, "*scored"],
 ) -> Float[Tensor, ""]:
     """Mean squared difference, over classes too; class ids are read as one-hot rows.
 

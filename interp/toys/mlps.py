@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -96,7 +95,9 @@ class QuadraticMLP(_Readable):
         """
         return torch.stack([inverse_participation_ratio(wave) for wave in self.waves()]).mean(0)
 
-    def without(self, neurons: Int[Tensor, " k"] | Bool[Tensor, " width"]) -> Self:
+    def without(
+        self, neurons: Int[Tensor, " k"] | Bool[Tensor, " width"] | Sequence[int]
+    ) -> QuadraticMLP:
         """A copy in which these neurons write nothing: their numbers, or a mask such as ``mlp.ipr() < 0.3``.
 
         Raises:

@@ -138,7 +138,7 @@ def _built(config: HookedConfig, seed: int) -> Toy:
     return Toy(hf.eval())
 
 
-def _positive(**sizes: float | None) -> None:
+def _positive(**sizes: int | float | None) -> None:
     for name, size in sizes.items():
         if size is not None and not (size > 0 and (name in _REAL or isinstance(size, int))):
             kind = "number" if name in _REAL else "whole number"

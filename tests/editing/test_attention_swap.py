@@ -81,6 +81,7 @@ def test_places_that_overlap_or_reach_beyond_the_end_are_refused(model, second, 
         swap_attention(made(model), "one", second, behind=behind)
 
 
+@pytest.mark.bad_input
 def test_unknown_places_and_other_tensors_are_refused(model):
     prompts = made(model)
     with pytest.raises(PromptError, match="no position is called 'three'"):

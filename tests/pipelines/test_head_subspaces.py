@@ -260,6 +260,7 @@ def test_saved_shares_are_those_loaded(kept, tmp_path):
 # -- what cannot be asked
 
 
+@pytest.mark.bad_input
 def test_what_cannot_be_fitted_is_said(model, asked):
     for heads in ([(4, 0)], [(0, 6)], [(-1, 0)], [], [(0, 0), (0, 0)]):
         with pytest.raises(ModelError, match=r"expected different heads.*4 layers with 6 heads"):

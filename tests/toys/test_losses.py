@@ -110,7 +110,7 @@ def test_harmonic_readout_finds_centres():
     assert (readout.weight - centres).norm(dim=-1).max() < 0.05
     assert readout.extra_repr() == "2 → 3 centres, exponent 1"
     with pytest.raises(ToyError, match="expected above 0"):
-        HarmonicReadout(2, 3, exponent=0)
+        HarmonicReadout(2, 3, exponent=0.0)
 
 
 def test_mse_takes_ids_and_numbers():
@@ -125,6 +125,7 @@ def test_cross_entropy_is_torchs():
     assert cross_entropy(LOGITS, TARGETS) == expected
 
 
+@pytest.mark.bad_input
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ToyError, match=r"logits \[4, 3, 7\] and targets \[3\]"):
         cross_entropy(LOGITS, TARGETS[0])

@@ -102,6 +102,7 @@ def test_one_seed_one_network(make):
     assert not torch.equal(first[0], other[0])
 
 
+@pytest.mark.bad_input
 def test_odd_shapes_are_refused():
     with pytest.raises(ToyError, match=r"expected pairs of ids \[batch, 2\]"):
         QuadraticMLP(7)(torch.zeros(4, 14))

@@ -263,6 +263,7 @@ def test_refusals_depend_on_the_topic_alone():
 # -- what cannot be ---------------------------------------------------------------------
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("make", "text"),
     [

@@ -191,6 +191,7 @@ def test_the_seed_decides_the_weights_and_nothing_else_is_drawn_from():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -181,6 +181,7 @@ def test_any_module_can_be_trained():
         toys.train(line, Sum(), steps=1, clamp=toys.perfect_match(), loss="mse", progress=False)
 
 
+@pytest.mark.bad_input
 def test_refusals():
     with pytest.raises(ToyError, match="optimiser='adamm'; nearest: 'adam'"):
         toys.train(small(), TASK, steps=1, optimiser="adamm", progress=False)
