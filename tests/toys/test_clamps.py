@@ -55,6 +55,7 @@ def test_match_attends_to_the_right_label_from_the_query_alone():
     assert torch.equal(looked_up, ROWS.targets)
 
 
+@pytest.mark.bad_input  # no Toy, but something that runs like one
 def test_strength_is_one_under_a_perfect_match_and_minus_one_under_the_wrong():
     class Clamped:
         """A toy whose patterns are clamped in each run."""

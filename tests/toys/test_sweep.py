@@ -109,6 +109,7 @@ def test_refusals(tmp_path):
         )
 
 
+@pytest.mark.bad_input  # arrays where sequences are asked for
 def test_numbers_of_numpy_and_tuples_come_back_as_they_were(tmp_path):
     options = {
         "seeds": np.arange(2), "grid": {"widths": [(1, 2), (3,)], "rate": np.array([1, 2])},

@@ -174,7 +174,7 @@ class HookedForCausalLM(HookedPreTrainedModel, GenerationMixin):
 
     def forward(
         self,
-        input_ids: Int[Tensor, "batch pos"] | None = None,
+        input_ids: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos d_in"] | None = None,
         attention_mask: Tensor | Mapping[str, Tensor] | None = None,
         position_ids: Int[Tensor, "#batch pos"] | None = None,
         past_key_values: Any = None,

@@ -105,8 +105,8 @@ class Rotary(nn.Module):
 
 def rotated(
     x: Float[Tensor, "batch head pos d_head"],
-    cos: Float[Tensor, "batch pos rotary"],
-    sin: Float[Tensor, "batch pos rotary"],
+    cos: Float[Tensor, "#batch pos rotary"],
+    sin: Float[Tensor, "#batch pos rotary"],
     *,
     adjacent: bool,
 ) -> Float[Tensor, "batch head pos d_head"]:
