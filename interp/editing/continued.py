@@ -62,7 +62,7 @@ class Continued:
         """The history, one row a measurement."""
         import pandas as pd
 
-        return pd.DataFrame(self.history)
+        return pd.DataFrame(self.history).astype({"step": int})
 
 
 @torch.inference_mode(False)  # a caller's would leave no gradients
