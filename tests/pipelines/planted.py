@@ -8,6 +8,7 @@ is the token at hand, and says the token that stands there. The other head of ea
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,9 +78,13 @@ def planted() -> Model:
 @cache
 def scrambled(seed: int = 0) -> Model:
     """A model of the same shape with random weights: its untrained twin."""
+    return random_model(_FIELDS, _empty(), seed)
+
+
+def random_model(fields: dict[str, Any], shapes: dict[str, Tensor], seed: int) -> Model:
+    """A TransformerLens-style model whose weights have the shapes given and are drawn at random."""
     generator = torch.Generator().manual_seed(seed)
     weights = {
-        name: 0.05 * torch.randn(value.shape, generator=generator)
-        for name, value in _empty().items()
+        name: 0.05 * torch.randn(value.shape, generator=generator) for name, value in shapes.items()
     }
-    return Model.wrap(from_weights(_FIELDS, weights), None, name=f"scrambled {seed}")
+    return Model.wrap(from_weights(fields, weights), None, name=f"scrambled {seed}")

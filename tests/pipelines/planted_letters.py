@@ -19,6 +19,7 @@ from interp.models.hooked import from_weights
 from interp.models.model import Model
 from interp.prompts.prompts import Prompts
 from interp.token_batch import TokenBatch
+from tests.pipelines.planted import random_model
 
 __all__ = ["GATHERER", "LOGIT", "WRITER", "directions", "planted", "questions", "scrambled"]
 
@@ -96,12 +97,7 @@ def planted() -> Model:
 @cache
 def scrambled(seed: int = 0) -> Model:
     """A model of the same shape with random weights: its untrained twin."""
-    generator = torch.Generator().manual_seed(seed)
-    weights = {
-        name: 0.05 * torch.randn(value.shape, generator=generator)
-        for name, value in _empty().items()
-    }
-    return Model.wrap(from_weights(_FIELDS, weights), None, name=f"scrambled {seed}")
+    return random_model(_FIELDS, _empty(), seed)
 
 
 def questions(n: int, *, seed: int = 0) -> Prompts:
