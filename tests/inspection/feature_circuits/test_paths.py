@@ -65,8 +65,8 @@ def test_the_cap_is_the_smallest_contribution_of_any_feature_on_the_path(case):
     assert bound or max(map(max, free.contributions)) <= free.activation
 
 
-def test_a_planted_path_is_found():
-    """A feature of layer 2 that reads what a neuron of layer 0 writes, which reads one token."""
+def planted():
+    """A model, its tokens, and transcoders: feature 7 of layer 2 reads what neuron 5 of layer 0 writes at token 3."""
     model = interp.load(tiny.build("gpt2", activation_function="relu").double(), check=False)
     ids = tiny.tokens(1, 6)
     x = model.run(ids, save="L0.mlp.input").cache["L0.mlp.input"][0, 3]
@@ -77,7 +77,12 @@ def test_a_planted_path_is_found():
         mlp.c_proj.weight[5] = carrier - carrier.mean()
         late.parts[0].enc[7] = carrier / model.hf.transformer.h[2].ln_2.weight
         late.parts[0].b_enc[7] = 0.0
-    tcs = [neurons_as_features(model, 0), late]
+    return model, ids, [neurons_as_features(model, 0), late]
+
+
+def test_a_planted_path_is_found():
+    """A feature of layer 2 that reads what a neuron of layer 0 writes, which reads one token."""
+    model, ids, tcs = planted()
     found = feature_paths(tcs, model, ids, "L2.mlp.F7@3", k=9, steps=2)
     assert found.paths[0] == ("L2.mlp.F7@3", "L0.mlp.F5@3")
     assert found.contributions[0][1] > 0.8 * found.activation
@@ -131,17 +136,7 @@ def test_errors(case):
 
 def test_without_the_features_on_its_paths_a_planted_feature_is_gone():
     """One neuron carries all that the feature reads: zeroed by hand, and by the verb."""
-    model = interp.load(tiny.build("gpt2", activation_function="relu").double(), check=False)
-    ids = tiny.tokens(1, 6)
-    x = model.run(ids, save="L0.mlp.input").cache["L0.mlp.input"][0, 3]
-    carrier = torch.randn(model.d_model, generator=torch.Generator().manual_seed(0)).double()
-    mlp, late = model.hf.transformer.h[0].mlp, transcoder(model, 2)
-    with torch.no_grad():
-        mlp.c_fc.weight[:, 5] = 50 * x / x.norm() ** 2
-        mlp.c_proj.weight[5] = carrier - carrier.mean()
-        late.parts[0].enc[7] = carrier / model.hf.transformer.h[2].ln_2.weight
-        late.parts[0].b_enc[7] = 0.0
-    tcs = [neurons_as_features(model, 0), late]
+    model, ids, tcs = planted()
     found = feature_paths(tcs, model, ids, "L2.mlp.F7@3", k=1, steps=1)
     effect = without_paths(tcs, model, ids, found, draws=3)
     assert effect.zeroed == ("L0.mlp.F5@3",)
