@@ -142,7 +142,7 @@ def test_without_the_features_on_its_paths_a_planted_feature_is_gone():
     assert effect.zeroed == ("L0.mlp.F5@3",)
     edit = {"L0.mlp_post.N5@3": interp.Zero()}
     read = model.run(ids, save="L2.mlp.input", edit=edit).cache["L2.mlp.input"][0, 3]
-    assert effect.without == pytest.approx(float(late.encode(read)[7]), abs=1e-9)
+    assert effect.without == pytest.approx(float(tcs[1].encode(read)[7]), abs=1e-9)
     assert effect.whole == pytest.approx(found.activation)
     assert effect.lost > 0.7 > 0.1 > float(effect.lost_at_random.abs().max())
     with pytest.raises(DictionaryError, match="no feature lies on the paths"):
