@@ -146,4 +146,4 @@ def test_without_the_features_on_its_paths_a_planted_feature_is_gone():
     assert effect.whole == pytest.approx(found.activation)
     assert effect.lost > 0.7 > 0.1 > float(effect.lost_at_random.abs().max())
     with pytest.raises(DictionaryError, match="no feature lies on the paths"):
-        without_paths(late, model, ids, feature_paths(late, model, ids, "L2.mlp.F7@3", k=1))
+        without_paths(tcs[1], model, ids, feature_paths(tcs[1], model, ids, "L2.mlp.F7@3", k=1))
