@@ -355,6 +355,8 @@ if not FAST:
 # - Exemplars of a class are equal here; the paper also asks for other images of a class.
 # - How long the plateau lasts differs by a factor of several between initial weights, and so does what previous-token attention
 #   saves: over the five seeds its threshold was fixed on, a lucky start gained least.
+# - The control of the last claim cannot learn at all: with every head of layer 0 on itself there is no previous token to be
+#   had. So it tells that what the clamp says matters, not that no other pattern would help as much.
 # - Steps are counted every few steps (`EVERY`), so the smallest counts are coarse.
 # - Runs that have not learned after `STEPS` steps count as never.
 
